@@ -1,0 +1,128 @@
+//! The traits and errors of the border.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::{EngineRequest, EngineStats, RequestId, StepOutputs};
+
+/// What the API layer needs from any engine.
+///
+/// Results do not come back through this trait but batched per step through the [`OutputSink`] that the
+/// engine was built with.
+pub trait Engine: Send + Sync + Debug {
+    /// Puts a request into the engine's inbox. Never waits for the engine.
+    ///
+    /// # Errors
+    /// When the request cannot be served; its core span has been withdrawn and nothing will be delivered
+    /// for it.
+    fn submit(&self, request: EngineRequest) -> Result<(), SubmitError>;
+
+    /// Abandons a request; the engine frees it within one step. A final output is still delivered. Unknown
+    /// and finished ids are ignored.
+    fn abort(&self, id: RequestId, cause: AbortCause);
+
+    /// The API layer has found a stop string: the request ends as stopped. Unknown and finished ids are
+    /// ignored.
+    fn finish(&self, id: RequestId);
+
+    /// What the engine can take, fixed at its start.
+    fn limits(&self) -> EngineLimits;
+
+    /// The latest state and totals.
+    fn stats(&self) -> EngineStats;
+
+    /// Why the engine cannot serve any more, if so.
+    fn fault(&self) -> Option<Arc<EngineFault>>;
+}
+
+/// Takes what the engine produces. Called on the engine's thread; must not wait.
+pub trait OutputSink: Send {
+    /// Takes the outputs of one step.
+    fn deliver(&mut self, outputs: StepOutputs);
+
+    /// The engine is gone: no request in flight will get another output.
+    fn engine_died(&mut self, fault: Arc<EngineFault>);
+}
+
+/// Who wants a request gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCause {
+    /// The client went away.
+    ClientGone,
+    /// A time limit ran out.
+    Timeout,
+    /// The server is shutting down.
+    Shutdown,
+    /// The API layer failed while it handled the request.
+    ServerError,
+}
+
+/// What an engine can take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Most tokens of a sequence, prompt and output together.
+    pub max_model_len: u32,
+    /// Most sequences running at once.
+    pub max_num_seqs: u32,
+    /// Most tokens per step.
+    pub max_num_batched_tokens: u32,
+    /// Tokens per KV block.
+    pub block_size: u32,
+    /// KV blocks in the pool that sequences can use.
+    pub num_kv_blocks: u32,
+    /// Size of the vocabulary; token ids are below it.
+    pub vocab_size: u32,
+}
+
+impl EngineLimits {
+    /// Most tokens of one sequence that the KV pool can hold when it has the pool for itself.
+    #[must_use]
+    pub fn kv_capacity_tokens(&self) -> u64 {
+        u64::from(self.num_kv_blocks) * u64::from(self.block_size)
+    }
+
+    /// Most tokens that a sequence, prompt and output together, can have here: the model's length, or less
+    /// when the KV pool is smaller than that.
+    #[must_use]
+    pub fn context_tokens(&self) -> u32 {
+        self.max_model_len.min(u32::try_from(self.kv_capacity_tokens()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Why an engine stopped serving.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine stopped: {message}")]
+pub struct EngineFault {
+    /// What happened.
+    pub message: String,
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens, but the model's context of {limit} tokens must also hold at least one token of the answer")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: u32,
+        /// Tokens of the context.
+        limit: u32,
+    },
+    /// The request could never run to its end, however long it waited.
+    #[error("prompt and answer may need {tokens} tokens, but the KV cache holds only {capacity} in all")]
+    NeverFits {
+        /// Tokens of the prompt and of the longest answer asked for.
+        tokens: u64,
+        /// Tokens the whole KV pool holds.
+        capacity: u64,
+    },
+    /// The prompt holds nothing, or a token the model does not know.
+    #[error("the prompt is not valid: {0}")]
+    InvalidPrompt(String),
+    /// The engine is draining.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The engine is gone.
+    #[error("the engine is not running")]
+    EngineDead(#[source] Arc<EngineFault>),
+}

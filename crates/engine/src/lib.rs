@@ -1,0 +1,16 @@
+//! The contract between the API layer and any inference engine.
+//!
+//! An engine takes [`EngineRequest`]s (tokens in, no text), and gives back one [`StepOutputs`] per step to an
+//! [`OutputSink`]. Everything about HTTP and text stays on the other side of this border; everything about
+//! tensors, schedulers and wire formats stays on this side of it.
+#![forbid(unsafe_code)]
+
+mod contract;
+mod output;
+mod request;
+mod stats;
+
+pub use contract::{AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SubmitError};
+pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs};
+pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
+pub use stats::{EngineStats, StatsCell};

@@ -1,0 +1,95 @@
+//! What an engine gives back.
+
+use smallvec::SmallVec;
+use wayfare_journey::MonoNs;
+
+use crate::{EngineStats, RequestId, TokenId};
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-text token, a stop token, or a stop string found by the API layer.
+    Stop,
+    /// A length limit.
+    Length,
+    /// The request was abandoned.
+    Abort,
+    /// The engine failed this sequence.
+    Error,
+}
+
+impl FinishReason {
+    /// The value of the `finished_reason` metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Abort => "abort",
+            FinishReason::Error => "error",
+        }
+    }
+}
+
+/// The times of one sequence's life in the engine. Kept whether or not the request is traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequenceTimes {
+    /// Entered the waiting queue.
+    pub queued: MonoNs,
+    /// First scheduled; `None` if never.
+    pub first_scheduled: Option<MonoNs>,
+    /// First output token; `None` if none.
+    pub first_token: Option<MonoNs>,
+    /// Last output token; `None` if none.
+    pub last_token: Option<MonoNs>,
+}
+
+/// The end of a sequence, with its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// The stop token that was hit, if the client asked for it.
+    pub stop_token: Option<TokenId>,
+    /// When things happened.
+    pub times: SequenceTimes,
+    /// Times its KV blocks were taken away.
+    pub num_preemptions: u32,
+    /// Tokens that were computed again after a preemption.
+    pub recomputed_tokens: u32,
+}
+
+/// Facts that come with a sequence's first token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstOutput {
+    /// Prompt tokens found in the prefix cache.
+    pub cached_tokens: u32,
+}
+
+/// What one step did for one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceOutput {
+    /// The sequence.
+    pub id: RequestId,
+    /// New tokens, in order. The end-of-text token is not among them, a stop token is.
+    pub tokens: SmallVec<[TokenId; 2]>,
+    /// Present with the first token.
+    pub first: Option<FirstOutput>,
+    /// Present with the last output of the sequence; nothing follows. Boxed because it is rare and large.
+    pub finish: Option<Box<Finish>>,
+}
+
+/// Everything one engine step produced.
+#[derive(Clone, Debug)]
+pub struct StepOutputs {
+    /// The step's number; 0 for outputs that belong to no step.
+    pub step: u64,
+    /// When its tokens became known.
+    pub at: MonoNs,
+    /// Tokens the step computed, prefill and decode together.
+    pub scheduled_tokens: u32,
+    /// The engine's state after the step.
+    pub stats: EngineStats,
+    /// One entry per sequence that has something new.
+    pub outputs: Vec<SequenceOutput>,
+}

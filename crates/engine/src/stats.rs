@@ -1,0 +1,58 @@
+//! The engine's gauges and totals, readable from any thread at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// The engine's state and totals at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct EngineStats {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        /// The same, shared: one writer (the engine), any number of readers, no lock. Fields are read one
+        /// by one, so two of them may be one step apart.
+        #[derive(Debug, Default)]
+        pub struct StatsCell {
+            $($field: AtomicU64,)*
+        }
+
+        impl StatsCell {
+            /// Publishes a new state.
+            pub fn store(&self, stats: &EngineStats) {
+                $(self.$field.store(stats.$field, Ordering::Relaxed);)*
+            }
+
+            /// Reads the latest state.
+            #[must_use]
+            pub fn load(&self) -> EngineStats {
+                EngineStats { $($field: self.$field.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Sequences that hold KV blocks and take part in steps.
+    running,
+    /// Sequences in the waiting queue, preempted ones included.
+    waiting,
+    /// KV blocks in use.
+    kv_blocks_used,
+    /// KV blocks that sequences can use at all.
+    kv_blocks_total,
+    /// Steps started.
+    steps,
+    /// Preemptions.
+    preemptions,
+    /// Prompt tokens computed for the first time or found in the cache.
+    prompt_tokens,
+    /// Tokens generated.
+    generation_tokens,
+    /// Tokens computed again after a preemption.
+    recomputed_tokens,
+    /// Prompt tokens looked up in the prefix cache.
+    prefix_cache_queries,
+    /// Prompt tokens found in the prefix cache.
+    prefix_cache_hits,
+}

@@ -1,0 +1,320 @@
+//! The shared state of one request's journey, in which its parts are deposited.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::api_span::{ApiRecord, RequestAttributes, Usage};
+use crate::core_span::{CoreRecord, CoreSpan};
+use crate::event::{AbortReason, RequestLabel};
+use crate::tracer::TracerShared;
+use crate::{MonoNs, SpanId, TraceContext};
+
+/// Why a request failed. The first report counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: AbortReason,
+    pub(crate) error_type: &'static str,
+    pub(crate) message: Box<str>,
+}
+
+/// A moment that is reported at most once; the first report counts. Zero stands for "not yet", which is
+/// safe because the monotonic clock reads zero only at boot.
+#[derive(Debug, Default)]
+struct Mark(AtomicU64);
+
+impl Mark {
+    fn set(&self, at: MonoNs) {
+        let _ = self.0.compare_exchange(0, at.0, Ordering::Release, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<MonoNs> {
+        Some(self.0.load(Ordering::Acquire)).filter(|ns| *ns != 0).map(MonoNs)
+    }
+}
+
+/// One request's journey while it is made: identity, trace context, and a place for each part.
+///
+/// No lock: every field is written once or is an atomic. The part that ends last hands the cell to the sink.
+#[derive(Debug)]
+pub struct JourneyCell {
+    tracer: Arc<TracerShared>,
+    context: TraceContext,
+    span_id: SpanId,
+    arrived: MonoNs,
+    route: Box<str>,
+    label: OnceLock<RequestLabel>,
+    attributes: OnceLock<RequestAttributes>,
+    usage: OnceLock<Usage>,
+    failure: OnceLock<Failure>,
+    body_complete: Mark,
+    handoff: Mark,
+    first_response: Mark,
+    departed: Mark,
+    /// Prompt tokens handed to the engine, all sequences together.
+    prefill_total: AtomicU64,
+    api: OnceLock<ApiRecord>,
+    cores: OnceLock<Box<[OnceLock<Box<CoreRecord>>]>>,
+    /// Guards that have not ended: the API span and every open core span.
+    open_parts: AtomicU32,
+}
+
+impl JourneyCell {
+    pub(crate) fn new(
+        tracer: Arc<TracerShared>,
+        context: TraceContext,
+        span_id: SpanId,
+        route: &str,
+        arrived: MonoNs,
+    ) -> Self {
+        Self {
+            tracer,
+            context,
+            span_id,
+            arrived,
+            route: route.into(),
+            label: OnceLock::new(),
+            attributes: OnceLock::new(),
+            usage: OnceLock::new(),
+            failure: OnceLock::new(),
+            body_complete: Mark::default(),
+            handoff: Mark::default(),
+            first_response: Mark::default(),
+            departed: Mark::default(),
+            prefill_total: AtomicU64::new(0),
+            api: OnceLock::new(),
+            cores: OnceLock::new(),
+            open_parts: AtomicU32::new(1),
+        }
+    }
+
+    /// The trace this request belongs to.
+    #[must_use]
+    pub fn context(&self) -> &TraceContext {
+        &self.context
+    }
+
+    /// The id of the `llm_request` span.
+    #[must_use]
+    pub fn span_id(&self) -> SpanId {
+        self.span_id
+    }
+
+    /// When the request head had been read.
+    #[must_use]
+    pub fn arrived(&self) -> MonoNs {
+        self.arrived
+    }
+
+    /// The matched route, or the path when no route matched.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// The response id, once known.
+    #[must_use]
+    pub fn label(&self) -> Option<&RequestLabel> {
+        self.label.get()
+    }
+
+    /// What the client asked for, once parsed.
+    #[must_use]
+    pub fn attributes(&self) -> Option<&RequestAttributes> {
+        self.attributes.get()
+    }
+
+    /// Token counts and finish reasons, once the generation is over.
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.get()
+    }
+
+    /// When the whole body had been read.
+    #[must_use]
+    pub fn body_complete(&self) -> Option<MonoNs> {
+        self.body_complete.get()
+    }
+
+    /// When the engine had accepted the request, and with how many prompt tokens.
+    #[must_use]
+    pub fn handoff(&self) -> Option<(MonoNs, u64)> {
+        self.handoff.get().map(|at| (at, self.prefill_total.load(Ordering::Relaxed)))
+    }
+
+    /// When the API layer took the first generated token.
+    #[must_use]
+    pub fn first_response(&self) -> Option<MonoNs> {
+        self.first_response.get()
+    }
+
+    pub(crate) fn departed(&self) -> Option<MonoNs> {
+        self.departed.get()
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    pub(crate) fn now(&self) -> MonoNs {
+        self.tracer.clock.now()
+    }
+
+    pub(crate) fn deposit_api(self: &Arc<Self>, record: ApiRecord) {
+        let _ = self.api.set(record);
+        self.part_ended();
+    }
+
+    pub(crate) fn deposit_core(self: &Arc<Self>, index: u32, record: Box<CoreRecord>) {
+        if let Some(slot) = self.cores.get().and_then(|slots| slots.get(index as usize)) {
+            let _ = slot.set(record);
+        }
+        self.part_ended();
+    }
+
+    /// One guard is gone; the last one out hands the journey over.
+    pub(crate) fn part_ended(self: &Arc<Self>) {
+        if self.open_parts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tracer.hand_over(FinishedJourney(Arc::clone(self)));
+        }
+    }
+
+    /// Opens the core spans of this request, once.
+    fn open_cores(self: &Arc<Self>, sequences: &[(u32, u32)], opened: MonoNs) -> Vec<CoreSpan> {
+        let slots = sequences.iter().map(|_| OnceLock::new()).collect();
+        let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
+        // A journey whose API part has ended and has no core part is already on its way out.
+        let reserve =
+            |open: u32| if open == 0 { None } else { open.checked_add(count) };
+        if self.cores.get().is_some()
+            || self.open_parts.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err()
+        {
+            return Vec::new();
+        }
+        if self.cores.set(slots).is_err() {
+            (0..count).for_each(|_| self.part_ended());
+            return Vec::new();
+        }
+        (0..count)
+            .zip(sequences)
+            .map(|(index, &(prefill_total, decode_max))| {
+                CoreSpan::open(Arc::clone(self), index, prefill_total, decode_max, opened)
+            })
+            .collect()
+    }
+}
+
+/// By which the request's handler reports what happens to it. Does nothing when the request is not traced.
+#[derive(Clone, Debug, Default)]
+pub struct JourneyHandle(Option<Arc<JourneyCell>>);
+
+impl JourneyHandle {
+    /// The handle of a request that is not traced.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn on(cell: Arc<JourneyCell>) -> Self {
+        Self(Some(cell))
+    }
+
+    /// Whether anything is recorded; guards the work of preparing a report.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The response id is known.
+    pub fn identified(&self, label: &RequestLabel) {
+        if let Some(cell) = &self.0 {
+            let _ = cell.label.set(label.clone());
+        }
+    }
+
+    /// The request has been parsed.
+    pub fn described(&self, attributes: impl FnOnce() -> RequestAttributes) {
+        if let Some(cell) = &self.0 {
+            let _ = cell.attributes.set(attributes());
+        }
+    }
+
+    /// The whole body has been read.
+    pub fn body_complete(&self, at: MonoNs) {
+        if let Some(cell) = &self.0 {
+            cell.body_complete.set(at);
+        }
+    }
+
+    /// Opens one core span per sequence, given as (prompt tokens, most output tokens). Once per request;
+    /// a second call gives none. Empty when the request is not traced.
+    #[must_use]
+    pub fn open_cores(&self, sequences: &[(u32, u32)], at: MonoNs) -> Vec<CoreSpan> {
+        let Some(cell) = &self.0 else { return Vec::new() };
+        let prefill_total = sequences.iter().map(|(prefill, _)| u64::from(*prefill)).sum();
+        cell.prefill_total.store(prefill_total, Ordering::Relaxed);
+        cell.open_cores(sequences, at)
+    }
+
+    /// The engine has accepted the request into its inbox.
+    pub fn handed_to_core(&self, at: MonoNs) {
+        if let Some(cell) = &self.0 {
+            cell.handoff.set(at);
+        }
+    }
+
+    /// A generated token has been taken from the engine; only the first report counts.
+    pub fn received_from_core(&self, at: MonoNs) {
+        if let Some(cell) = &self.0 {
+            cell.first_response.set(at);
+        }
+    }
+
+    /// The generation is over.
+    pub fn used(&self, usage: impl FnOnce() -> Usage) {
+        if let Some(cell) = &self.0 {
+            let _ = cell.usage.set(usage());
+        }
+    }
+
+    /// The last generated chunk has been handed to the HTTP stack. Whatever happens later, the request
+    /// has departed.
+    pub fn departed(&self, at: MonoNs) {
+        if let Some(cell) = &self.0 {
+            cell.departed.set(at);
+        }
+    }
+
+    /// The request failed. `message` must hold nothing of the prompt; only the first report counts.
+    pub fn failed(&self, reason: AbortReason, error_type: &'static str, message: &str) {
+        if let Some(cell) = &self.0 {
+            let _ = cell.failure.set(Failure { reason, error_type, message: message.into() });
+        }
+    }
+}
+
+/// A journey whose parts are all in.
+#[derive(Clone, Debug)]
+pub struct FinishedJourney(Arc<JourneyCell>);
+
+impl FinishedJourney {
+    /// Identity, context and reports of the request.
+    #[must_use]
+    pub fn cell(&self) -> &JourneyCell {
+        &self.0
+    }
+
+    /// The API part.
+    ///
+    /// # Panics
+    /// Never: a journey is handed over only after its API part was deposited.
+    #[must_use]
+    pub fn api(&self) -> &ApiRecord {
+        self.0.api.get().expect("the API span holds one of the parts that must end first")
+    }
+
+    /// The core parts with their sequence index, in the order of the sequences.
+    pub fn cores(&self) -> impl Iterator<Item = (u32, &CoreRecord)> {
+        let slots = self.0.cores.get().map_or(&[][..], |slots| slots);
+        (0_u32..).zip(slots).filter_map(|(index, slot)| Some((index, &**slot.get()?)))
+    }
+}

@@ -1,0 +1,249 @@
+//! W3C trace context: ids, the `traceparent` and `tracestate` headers, `traceresponse`.
+//!
+//! Source: <https://www.w3.org/TR/trace-context-2/>.
+
+use std::fmt;
+
+use rand::RngExt as _;
+
+/// Longest `tracestate` we carry on, in bytes. W3C asks vendors to propagate at least 512.
+const MAX_TRACESTATE_BYTES: usize = 1024;
+const FLAG_SAMPLED: u8 = 0x01;
+const FLAG_RANDOM: u8 = 0x02;
+
+/// A 16-byte trace id that is never all zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId([u8; 16]);
+
+/// An 8-byte span id that is never all zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId([u8; 8]);
+
+macro_rules! id {
+    ($id:ident, $length:literal) => {
+        impl $id {
+            /// A random id. Reads a thread-local generator: no system call, no lock.
+            #[must_use]
+            pub fn random() -> Self {
+                loop {
+                    if let Some(id) = Self::from_bytes(rand::rng().random()) {
+                        return id;
+                    }
+                }
+            }
+
+            /// The id of these bytes; `None` for the all-zero id, which W3C declares invalid.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; $length]) -> Option<Self> {
+                (bytes != [0; $length]).then_some(Self(bytes))
+            }
+
+            /// The bytes, most significant first.
+            #[must_use]
+            pub fn to_bytes(self) -> [u8; $length] {
+                self.0
+            }
+
+            /// Reads exactly the lower-case hexadecimal form; `None` for anything else.
+            #[must_use]
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let digits = text.as_bytes();
+                if digits.len() != 2 * $length {
+                    return None;
+                }
+                let mut bytes = [0; $length];
+                for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+                    *byte = hex_byte(pair)?;
+                }
+                Self::from_bytes(bytes)
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    };
+}
+
+id!(TraceId, 16);
+id!(SpanId, 8);
+
+impl TraceId {
+    /// The 56 random bits on which consistent sampling decides (W3C trace context level 2, the right-most
+    /// seven bytes).
+    #[must_use]
+    pub fn randomness(self) -> u64 {
+        self.0[9..].iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+}
+
+/// What a request carries from its caller, or a new root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace the request belongs to.
+    pub trace_id: TraceId,
+    /// The caller's span; `None` when the trace starts here.
+    pub parent: Option<SpanId>,
+    /// The caller's sampled flag; a new root says `true` and leaves the decision to the sampler.
+    pub caller_sampled: bool,
+    /// Whether the trace id is known to be random (level 2 flag); always so for a new root.
+    pub random: bool,
+    /// The caller's vendor list, carried on unread.
+    pub state: Option<Box<str>>,
+}
+
+impl TraceContext {
+    /// A new trace.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { trace_id: TraceId::random(), parent: None, caller_sampled: true, random: true, state: None }
+    }
+
+    /// Reads the two headers. An absent or invalid `traceparent` starts a new trace; it never fails.
+    ///
+    /// `tracestate` values are joined in order when the header occurs several times; a list that is too
+    /// long or holds anything but visible ASCII is dropped whole, as W3C allows.
+    pub fn extract<'a>(traceparent: Option<&str>, tracestate: impl IntoIterator<Item = &'a str>) -> Self {
+        let Some(mut context) = traceparent.and_then(parse_traceparent) else {
+            return Self::root();
+        };
+        context.state = join_tracestate(tracestate);
+        context
+    }
+
+    /// The `traceresponse` header (level 2 draft): our own span as the child id, and whether we recorded.
+    #[must_use]
+    pub fn traceresponse(&self, span: SpanId, recorded: bool) -> String {
+        let flags = if recorded { FLAG_SAMPLED } else { 0 } | if self.random { FLAG_RANDOM } else { 0 };
+        format!("00-{}-{span}-{flags:02x}", self.trace_id)
+    }
+}
+
+/// `version "-" trace-id "-" parent-id "-" trace-flags`; a version above 00 may append more fields, and
+/// version ff is invalid.
+fn parse_traceparent(header: &str) -> Option<TraceContext> {
+    let header = header.trim_matches([' ', '\t']);
+    let mut fields = header.splitn(5, '-');
+    let version = fields.next()?;
+    let trace_id = TraceId::from_hex(fields.next()?)?;
+    let parent = SpanId::from_hex(fields.next()?)?;
+    let flags = fields.next()?;
+    let rest = fields.next();
+
+    let version = (version.len() == 2).then(|| hex_byte(version.as_bytes()))??;
+    let flags = (flags.len() == 2).then(|| hex_byte(flags.as_bytes()))??;
+    let is_valid_version = version != 0xff && (version != 0 || rest.is_none());
+    is_valid_version.then_some(TraceContext {
+        trace_id,
+        parent: Some(parent),
+        caller_sampled: flags & FLAG_SAMPLED != 0,
+        random: flags & FLAG_RANDOM != 0,
+        state: None,
+    })
+}
+
+fn join_tracestate<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Box<str>> {
+    let mut joined = String::new();
+    for value in values {
+        let value = value.trim_matches([' ', '\t']);
+        let is_printable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte) || byte == b'\t');
+        if !is_printable || joined.len() + value.len() + 1 > MAX_TRACESTATE_BYTES {
+            return None;
+        }
+        if value.is_empty() {
+            continue;
+        }
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(value);
+    }
+    (!joined.is_empty()).then(|| joined.into_boxed_str())
+}
+
+/// Two lower-case hexadecimal digits; W3C forbids upper case in `traceparent`.
+fn hex_byte(pair: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    Some(digit(pair[0])? << 4 | digit(pair[1])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn extract(traceparent: &str) -> TraceContext {
+        TraceContext::extract(Some(traceparent), [])
+    }
+
+    #[test]
+    fn valid_header_continues_the_trace() {
+        let context = extract(&format!("00-{TRACE}-{SPAN}-01"));
+        assert_eq!(context.trace_id.to_string(), TRACE);
+        assert_eq!(context.parent.map(|span| span.to_string()).as_deref(), Some(SPAN));
+        assert!(context.caller_sampled);
+        assert!(!extract(&format!("00-{TRACE}-{SPAN}-00")).caller_sampled);
+    }
+
+    #[test]
+    fn a_future_version_may_append_fields_and_version_zero_may_not() {
+        assert_eq!(extract(&format!("cc-{TRACE}-{SPAN}-01-what-ever")).trace_id.to_string(), TRACE);
+        for header in [
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("0-{TRACE}-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}-1"),
+            String::new(),
+        ] {
+            let context = extract(&header);
+            assert_eq!(context.parent, None, "{header} must start a new trace");
+            assert_ne!(context.trace_id.to_string(), TRACE);
+        }
+    }
+
+    #[test]
+    fn tracestate_is_joined_and_bounded() {
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let state = |values: &[&str]| TraceContext::extract(Some(&parent), values.iter().copied()).state;
+        assert_eq!(state(&["a=1", " b=2 "]).as_deref(), Some("a=1,b=2"));
+        assert_eq!(state(&[""]), None);
+        assert_eq!(state(&[&"x".repeat(2000)]), None);
+        assert_eq!(state(&["a=\u{1}"]), None);
+    }
+
+    #[test]
+    fn traceresponse_names_our_span_and_the_decision() {
+        let context = extract(&format!("00-{TRACE}-{SPAN}-03"));
+        let ours = SpanId::from_hex("0102030405060708").unwrap();
+        assert_eq!(context.traceresponse(ours, true), format!("00-{TRACE}-0102030405060708-03"));
+        assert_eq!(context.traceresponse(ours, false), format!("00-{TRACE}-0102030405060708-02"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics(header in ".{0,80}", state in ".{0,80}") {
+            let _ = TraceContext::extract(Some(&header), [state.as_str()]);
+        }
+
+        #[test]
+        fn ids_round_trip(bytes in any::<[u8; 16]>()) {
+            if let Some(id) = TraceId::from_bytes(bytes) {
+                prop_assert_eq!(TraceId::from_hex(&id.to_string()), Some(id));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The names of spans, events and attributes: the single source for the exporter, the docs and the tests.
+//!
+//! Names and types are those of the reference implementation of journey tracing, the `gen_ai.*` names those
+//! of OpenTelemetry's GenAI semantic conventions.
+
+/// Instrumentation scope of `llm_request`.
+pub const SCOPE_API: &str = "vllm.api";
+/// Instrumentation scope of `llm_core`.
+pub const SCOPE_SCHEDULER: &str = "vllm.scheduler";
+/// The span of a request in the API layer.
+pub const SPAN_REQUEST: &str = "llm_request";
+/// The span of a sequence in the engine.
+pub const SPAN_CORE: &str = "llm_core";
+
+/// The type of an attribute's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// UTF-8 text.
+    Text,
+    /// 64-bit signed integer.
+    Int,
+    /// 64-bit floating point number.
+    Double,
+    /// True or false.
+    Bool,
+    /// A list of texts.
+    TextList,
+}
+
+/// An attribute: its key, the type of its value, and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// The key on the wire.
+    pub key: &'static str,
+    /// The type of the value.
+    pub value: ValueType,
+    /// What it says, for the documentation.
+    pub doc: &'static str,
+}
+
+/// An event: its name and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// When it is recorded, for the documentation.
+    pub doc: &'static str,
+}
+
+macro_rules! attributes {
+    ($($name:ident = $key:literal $value:ident $doc:literal;)*) => {
+        $(#[doc = concat!("`", $key, "`: ", $doc)]
+        pub const $name: Attribute = Attribute { key: $key, value: ValueType::$value, doc: $doc };)*
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[Attribute] = &[$($name),*];
+    };
+}
+
+macro_rules! events {
+    ($($name:ident = $wire:literal $doc:literal;)*) => {
+        $(#[doc = concat!("`", $wire, "`: ", $doc)]
+        pub const $name: Event = Event { name: $wire, doc: $doc };)*
+        /// All of them, in the order in which they happen.
+        pub const ALL: &[Event] = &[$($name),*];
+    };
+}
+
+/// Events of `llm_request`.
+pub mod api_event {
+    use super::Event;
+    events! {
+        ARRIVED = "api.ARRIVED" "The request head has been read, before body and parsing.";
+        HANDOFF_TO_CORE = "api.HANDOFF_TO_CORE" "The engine has accepted the request into its inbox.";
+        FIRST_RESPONSE_FROM_CORE = "api.FIRST_RESPONSE_FROM_CORE" "The API layer has taken the first generated token from the engine.";
+        DEPARTED = "api.DEPARTED" "The last generated chunk, or the whole body, has been handed to the HTTP stack.";
+        ABORTED = "api.ABORTED" "The request failed or was abandoned.";
+    }
+}
+
+/// Events of `llm_core`.
+pub mod core_event {
+    use super::Event;
+    events! {
+        QUEUED = "journey.QUEUED" "The scheduler has put the request in its waiting queue.";
+        SCHEDULED = "journey.SCHEDULED" "The request becomes running.";
+        FIRST_TOKEN = "journey.FIRST_TOKEN" "The first output token exists.";
+        PREEMPTED = "journey.PREEMPTED" "The request's KV blocks were taken away; it is back in the queue.";
+        FINISHED = "journey.FINISHED" "The request left the scheduler.";
+    }
+}
+
+/// Attributes of the events of `llm_request`.
+pub mod api_event_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        TS_MONOTONIC = "event.ts.monotonic" Double "Monotonic time of the event in seconds.";
+        TS_MONOTONIC_NS = "ts.monotonic_ns" Int "Monotonic time of the event in nanoseconds.";
+        PREFILL_TOTAL_TOKENS = "prefill.total_tokens" Int "Prompt tokens handed to the engine (HANDOFF_TO_CORE).";
+        STATUS_CODE = "http.response.status_code" Int "Status of the response (DEPARTED).";
+        REASON = "reason" Text "Why the request ended (ABORTED): client_disconnect, validation_error, generation_error, overloaded, timeout, engine_dead, shutdown or exception.";
+        ERROR = "error" Text "What happened, in words (ABORTED).";
+    }
+}
+
+/// Attributes of the events of `llm_core`.
+pub mod core_event_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        EVENT_TYPE = "event.type" Text "The event's name without its prefix.";
+        TS_MONOTONIC = "ts.monotonic" Double "Monotonic time of the event in seconds.";
+        TS_MONOTONIC_NS = "ts.monotonic_ns" Int "Monotonic time of the event in nanoseconds.";
+        SCHEDULER_STEP = "scheduler.step" Int "The engine step of the event; on QUEUED the last one started.";
+        PHASE = "phase" Text "WAITING, PREFILL or DECODE.";
+        PREFILL_DONE_TOKENS = "prefill.done_tokens" Int "Prompt tokens computed so far; survives preemption.";
+        PREFILL_TOTAL_TOKENS = "prefill.total_tokens" Int "Prompt tokens of the request.";
+        DECODE_DONE_TOKENS = "decode.done_tokens" Int "Output tokens generated so far.";
+        DECODE_MAX_TOKENS = "decode.max_tokens" Int "The most output tokens the request may generate.";
+        NUM_PREEMPTIONS = "num_preemptions" Int "Preemptions so far, this event included.";
+        SCHEDULE_KIND = "schedule.kind" Text "FIRST, or RESUME after a preemption (SCHEDULED).";
+        CACHED_TOKENS = "cached_tokens" Int "Prompt tokens found in the prefix cache (SCHEDULED).";
+        SCHEDULED_TOKENS = "scheduled_tokens" Int "Tokens this step computes for the request (SCHEDULED).";
+        PREEMPTED_BY = "preempted.by" Text "The request that needed the KV blocks (PREEMPTED).";
+        TOKENS_LOST = "tokens_lost" Int "Tokens whose KV must be computed again (PREEMPTED).";
+        KV_BLOCKS_FREED = "kv.blocks_freed" Int "KV blocks that went back to the pool (PREEMPTED).";
+        FINISH_STATUS = "finish.status" Text "stopped, length, aborted, ignored or error (FINISHED).";
+    }
+}
+
+/// Attributes of the spans.
+pub mod span_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        REQUEST_ID = "gen_ai.request.id" Text "The response's id; the same on both spans.";
+        SEQUENCE_INDEX = "wayfare.sequence_index" Int "Which sequence of the request this is, from 0 (llm_core).";
+        HTTP_ROUTE = "http.route" Text "The matched route.";
+        STATUS_CODE = "http.response.status_code" Int "Status of the response.";
+        ERROR_TYPE = "error.type" Text "Class of the error, when the request failed.";
+        OPERATION_NAME = "gen_ai.operation.name" Text "chat or text_completion.";
+        PROVIDER_NAME = "gen_ai.provider.name" Text "Always wayfare.";
+        REQUEST_MODEL = "gen_ai.request.model" Text "The model name in the request.";
+        RESPONSE_MODEL = "gen_ai.response.model" Text "The model name in the response.";
+        REQUEST_TEMPERATURE = "gen_ai.request.temperature" Double "Sampling temperature in force.";
+        REQUEST_TOP_P = "gen_ai.request.top_p" Double "Nucleus sampling share in force.";
+        REQUEST_TOP_K = "gen_ai.request.top_k" Int "Top-k limit, when there is one.";
+        REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens" Int "Limit on output tokens in force.";
+        REQUEST_N = "gen_ai.request.n" Int "Choices asked for.";
+        REQUEST_SEED = "gen_ai.request.seed" Int "Seed, when the client gave one.";
+        REQUEST_STREAM = "gen_ai.request.stream" Bool "Whether the answer is streamed.";
+        FINISH_REASONS = "gen_ai.response.finish_reasons" TextList "Finish reason of each choice.";
+        INPUT_TOKENS = "gen_ai.usage.input_tokens" Int "Prompt tokens.";
+        OUTPUT_TOKENS = "gen_ai.usage.output_tokens" Int "Generated tokens, all choices together.";
+        PROMPT_TOKENS = "gen_ai.usage.prompt_tokens" Int "Prompt tokens, under the reference's name.";
+        COMPLETION_TOKENS = "gen_ai.usage.completion_tokens" Int "Generated tokens, under the reference's name.";
+        CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens" Int "Prompt tokens found in the prefix cache.";
+        TIME_TO_FIRST_TOKEN = "gen_ai.latency.time_to_first_token" Double "Arrival to first token, in seconds.";
+        E2E = "gen_ai.latency.e2e" Double "Arrival to end, in seconds.";
+        TIME_IN_QUEUE = "gen_ai.latency.time_in_queue" Double "First QUEUED to first SCHEDULED, in seconds.";
+        TIME_IN_MODEL_PREFILL = "gen_ai.latency.time_in_model_prefill" Double "First SCHEDULED to first token, in seconds.";
+        TIME_IN_MODEL_DECODE = "gen_ai.latency.time_in_model_decode" Double "First token to FINISHED, in seconds.";
+        TIME_IN_MODEL_INFERENCE = "gen_ai.latency.time_in_model_inference" Double "First SCHEDULED to FINISHED, in seconds.";
+    }
+}
+
+/// Attributes of the resource that says which server the spans come from.
+pub mod resource_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        SERVICE_NAME = "service.name" Text "wayfare, unless configured.";
+        SERVICE_VERSION = "service.version" Text "The server's version.";
+        SERVICE_INSTANCE_ID = "service.instance.id" Text "Random per process.";
+        HOST_NAME = "host.name" Text "The machine.";
+        PROCESS_PID = "process.pid" Int "The process.";
+        MODEL = "wayfare.model" Text "The model being served.";
+        ENGINE = "wayfare.engine" Text "Which engine serves it.";
+        MAX_NUM_SEQS = "wayfare.max_num_seqs" Int "Most sequences running at once.";
+        MAX_NUM_BATCHED_TOKENS = "wayfare.max_num_batched_tokens" Int "Most tokens per step.";
+        BLOCK_SIZE = "wayfare.block_size" Int "Tokens per KV block.";
+        NUM_KV_BLOCKS = "wayfare.num_kv_blocks" Int "KV blocks in the pool.";
+    }
+}
