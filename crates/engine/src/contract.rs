@@ -81,6 +81,35 @@ impl EngineLimits {
         u64::from(self.num_kv_blocks) * u64::from(self.block_size)
     }
 
+    /// Whether the engine can ever serve this request. Every engine asks this before it accepts one.
+    ///
+    /// # Errors
+    /// When it cannot, with the reason.
+    pub fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {
+        let Ok(tokens) = u32::try_from(request.prompt.len()) else {
+            return Err(SubmitError::InvalidPrompt("it has more than 2^32 tokens".into()));
+        };
+        if tokens == 0 {
+            return Err(SubmitError::InvalidPrompt("it has no token".into()));
+        }
+        if let Some(unknown) = request.prompt.iter().find(|token| **token >= self.vocab_size) {
+            let vocab_size = self.vocab_size;
+            return Err(SubmitError::InvalidPrompt(format!(
+                "token {unknown} is not in the vocabulary of {vocab_size}"
+            )));
+        }
+        if tokens >= self.max_model_len {
+            return Err(SubmitError::PromptTooLong { tokens, limit: self.max_model_len });
+        }
+        let most_tokens = u64::from(tokens) + u64::from(request.sampling.max_tokens);
+        let longest = most_tokens.min(u64::from(self.max_model_len));
+        let capacity = self.kv_capacity_tokens();
+        if longest > capacity {
+            return Err(SubmitError::NeverFits { tokens: longest, capacity });
+        }
+        Ok(())
+    }
+
     /// Most tokens that a sequence, prompt and output together, can have here: the model's length, or less
     /// when the KV pool is smaller than that.
     #[must_use]
@@ -101,7 +130,9 @@ pub struct EngineFault {
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// The prompt leaves no room for an answer.
-    #[error("the prompt has {tokens} tokens, but the model's context of {limit} tokens must also hold at least one token of the answer")]
+    #[error(
+        "the prompt has {tokens} tokens, but the model's context of {limit} tokens must also hold at least one token of the answer"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: u32,

@@ -11,6 +11,6 @@ mod request;
 mod stats;
 
 pub use contract::{AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SubmitError};
-pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs};
+pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator};
 pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
 pub use stats::{EngineStats, StatsCell};

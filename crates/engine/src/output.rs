@@ -44,13 +44,23 @@ pub struct SequenceTimes {
     pub last_token: Option<MonoNs>,
 }
 
+/// The token that ended a sequence. It is the last of the sequence's tokens and counts as generated, but its
+/// text is not part of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminator {
+    /// The model's end of text.
+    EndOfText,
+    /// A token at which the client asked to stop.
+    StopToken(TokenId),
+}
+
 /// The end of a sequence, with its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finish {
     /// Why it ended.
     pub reason: FinishReason,
-    /// The stop token that was hit, if the client asked for it.
-    pub stop_token: Option<TokenId>,
+    /// The token that ended it, if one did.
+    pub terminator: Option<Terminator>,
     /// When things happened.
     pub times: SequenceTimes,
     /// Times its KV blocks were taken away.
@@ -71,7 +81,7 @@ pub struct FirstOutput {
 pub struct SequenceOutput {
     /// The sequence.
     pub id: RequestId,
-    /// New tokens, in order. The end-of-text token is not among them, a stop token is.
+    /// New tokens, in order, a terminating one included (see [`Terminator`]).
     pub tokens: SmallVec<[TokenId; 2]>,
     /// Present with the first token.
     pub first: Option<FirstOutput>,

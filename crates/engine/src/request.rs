@@ -35,7 +35,7 @@ pub struct SamplingParams {
     pub seed: u64,
     /// The most output tokens; at least 1, prompt and output together within the model's length.
     pub max_tokens: u32,
-    /// Tokens that end the text (not part of the answer); empty when they are to be ignored.
+    /// Tokens that end the text; empty when they are to be ignored.
     pub end_of_text: Arc<[TokenId]>,
     /// Tokens at which the client asked to stop.
     pub stop_token_ids: Arc<[TokenId]>,

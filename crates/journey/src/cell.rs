@@ -183,8 +183,7 @@ impl JourneyCell {
         let slots = sequences.iter().map(|_| OnceLock::new()).collect();
         let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
         // A journey whose API part has ended and has no core part is already on its way out.
-        let reserve =
-            |open: u32| if open == 0 { None } else { open.checked_add(count) };
+        let reserve = |open: u32| if open == 0 { None } else { open.checked_add(count) };
         if self.cores.get().is_some()
             || self.open_parts.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err()
         {
@@ -194,6 +193,8 @@ impl JourneyCell {
             (0..count).for_each(|_| self.part_ended());
             return Vec::new();
         }
+        let prefill_total = sequences.iter().map(|(prefill, _)| u64::from(*prefill)).sum();
+        self.prefill_total.store(prefill_total, Ordering::Relaxed);
         (0..count)
             .zip(sequences)
             .map(|(index, &(prefill_total, decode_max))| {
@@ -250,8 +251,6 @@ impl JourneyHandle {
     #[must_use]
     pub fn open_cores(&self, sequences: &[(u32, u32)], at: MonoNs) -> Vec<CoreSpan> {
         let Some(cell) = &self.0 else { return Vec::new() };
-        let prefill_total = sequences.iter().map(|(prefill, _)| u64::from(*prefill)).sum();
-        cell.prefill_total.store(prefill_total, Ordering::Relaxed);
         cell.open_cores(sequences, at)
     }
 

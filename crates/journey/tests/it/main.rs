@@ -1,0 +1,6 @@
+//! Guards, cells and the tracer through their public interface.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod endings;
+mod handover;
+mod rig;
