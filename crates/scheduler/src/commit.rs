@@ -1,0 +1,63 @@
+//! What a computed step changes.
+//!
+//! HOT PATH.
+
+use smallvec::SmallVec;
+use wayfare_engine::{FirstOutput, SequenceOutput, TokenId};
+use wayfare_journey::{CoreEventKind, MonoNs};
+
+use crate::scheduler::Scheduler;
+
+impl Scheduler {
+    /// Takes the tokens sampled in the planned step, one for each planned sequence with a `sample`, in
+    /// order, and appends what is new to `outputs`. A sequence that ended since the plan is passed over.
+    ///
+    /// # Panics
+    /// When there are fewer tokens than the plan asks for: the executor broke its contract.
+    pub fn commit(&mut self, tokens: &[TokenId], now: MonoNs, outputs: &mut Vec<SequenceOutput>) {
+        let mut sampled = tokens.iter();
+        let mut has_ended = false;
+        for index in 0..self.plan.sequences.len() {
+            let planned = self.plan.sequences[index];
+            let step = self.step;
+            let Some(sequence) = self.sequences.get_mut(planned.slot).filter(|s| s.id == planned.id) else {
+                // Its token, if it was to get one, must not go to the next sequence.
+                if planned.samples {
+                    sampled.next();
+                }
+                continue;
+            };
+            let advance = sequence.advance(planned.num_tokens);
+            self.totals.prompt_tokens += u64::from(advance.prompt_tokens);
+            self.totals.recomputed_tokens += u64::from(advance.recomputed_tokens);
+            if !planned.samples {
+                continue;
+            }
+            let token = *sampled.next().expect("the executor gives one token per sampling sequence");
+            let is_first = sequence.num_output() == 0;
+            let ending = sequence.append(token, self.config.max_model_len, now);
+            if is_first {
+                sequence.record(CoreEventKind::FirstToken, step, now);
+            }
+            self.totals.generation_tokens += 1;
+            let output = SequenceOutput {
+                id: planned.id,
+                tokens: SmallVec::from_slice(&[token]),
+                first: is_first.then_some(FirstOutput { cached_tokens: 0 }),
+                finish: None,
+            };
+            match ending {
+                None => outputs.push(output),
+                Some((reason, terminator)) => {
+                    has_ended = true;
+                    outputs.push(self.end(planned.slot, reason, terminator, now, output));
+                }
+            }
+        }
+        if has_ended {
+            let sequences = &self.sequences;
+            self.running.retain(|slot| sequences.contains(*slot));
+        }
+        self.plan.clear();
+    }
+}

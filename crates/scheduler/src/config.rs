@@ -1,0 +1,70 @@
+//! What is fixed when the scheduler is made.
+
+/// Sizes that bound every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Most sequences running at once.
+    pub max_num_seqs: u32,
+    /// Most tokens computed in one step: the token budget.
+    pub max_num_batched_tokens: u32,
+    /// Most tokens of one sequence, prompt and output together.
+    pub max_model_len: u32,
+    /// Tokens per KV block.
+    pub block_size: u32,
+    /// KV blocks in the pool. Block 0 is reserved, as in vLLM, so one less can be used.
+    pub num_kv_blocks: u32,
+}
+
+/// Why a configuration makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchedulerConfigError {
+    /// A size is zero.
+    #[error("{name} must be at least 1")]
+    Zero {
+        /// The size.
+        name: &'static str,
+    },
+    /// Every running sequence must get at least one token per step.
+    #[error("max_num_batched_tokens ({tokens}) must be at least max_num_seqs ({seqs})")]
+    BudgetBelowSequences {
+        /// The token budget.
+        tokens: u32,
+        /// The number of sequences.
+        seqs: u32,
+    },
+    /// The pool has no block besides the reserved one.
+    #[error("num_kv_blocks must be at least 2, because block 0 is reserved")]
+    EmptyPool,
+}
+
+impl SchedulerConfig {
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn validate(&self) -> Result<(), SchedulerConfigError> {
+        let sizes = [
+            ("max_num_seqs", self.max_num_seqs),
+            ("max_num_batched_tokens", self.max_num_batched_tokens),
+            ("max_model_len", self.max_model_len),
+            ("block_size", self.block_size),
+        ];
+        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
+            return Err(SchedulerConfigError::Zero { name });
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
+            return Err(SchedulerConfigError::BudgetBelowSequences { tokens, seqs });
+        }
+        if self.num_kv_blocks < 2 {
+            return Err(SchedulerConfigError::EmptyPool);
+        }
+        Ok(())
+    }
+
+    /// KV blocks that sequences can use.
+    #[must_use]
+    pub fn usable_kv_blocks(&self) -> u32 {
+        self.num_kv_blocks.saturating_sub(1)
+    }
+}

@@ -1,0 +1,7 @@
+//! The scheduler through its public interface: golden schedules and properties of random ones.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod golden;
+mod journeys;
+mod properties;
+mod rig;
