@@ -1,8 +1,18 @@
 //! The engine that runs in this process: one thread owns the scheduler and drives an [`Executor`].
 //!
+//! Requests come in through an inbox that is read between steps; results leave in one batch per step.
 //! Tokens in, tokens out: this crate never sees text.
 #![forbid(unsafe_code)]
 
+mod engine;
+mod engine_thread;
 mod executor;
+mod sampler;
+mod sampling_executor;
+mod simulated;
 
+pub use engine::{LocalEngine, StartError};
 pub use executor::{Executor, ExecutorError, Model, SampleSpec, StepInput, StepSequence};
+pub use sampler::{LogitsError, Sampler};
+pub use sampling_executor::SamplingExecutor;
+pub use simulated::{SimulatedExecutor, StepTimeModel};

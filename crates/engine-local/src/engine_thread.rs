@@ -1,0 +1,201 @@
+//! The thread that owns the scheduler: read the inbox, plan, compute, commit, deliver.
+//!
+//! HOT PATH: one clock reading before and one after the computation of a step; buffers are reused.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use tracing::{debug, error};
+use wayfare_engine::{EngineFault, FinishReason, OutputSink, SequenceOutput, StepOutputs, TokenId};
+use wayfare_journey::{Clock, MonoNs};
+use wayfare_scheduler::Scheduler;
+
+use crate::engine::{Message, Shared};
+use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
+
+/// Whether the engine goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+pub(crate) struct EngineThread {
+    inbox: Receiver<Message>,
+    scheduler: Scheduler,
+    executor: Box<dyn Executor>,
+    sink: Box<dyn OutputSink>,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    input: StepInput,
+    tokens: Vec<TokenId>,
+    outputs: Vec<SequenceOutput>,
+}
+
+impl EngineThread {
+    pub(crate) fn new(
+        inbox: Receiver<Message>,
+        scheduler: Scheduler,
+        executor: Box<dyn Executor>,
+        sink: Box<dyn OutputSink>,
+        clock: Arc<dyn Clock>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let input = StepInput::default();
+        let (tokens, outputs) = (Vec::new(), Vec::new());
+        Self { inbox, scheduler, executor, sink, clock, shared, input, tokens, outputs }
+    }
+
+    /// Runs until it is told to stop. A panic on the way becomes an engine fault: every request in flight
+    /// ends with an error, later ones are refused.
+    pub(crate) fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let Err(panic) = outcome else {
+            self.end_all(FinishReason::Abort);
+            return;
+        };
+        let message = panic_message(&*panic);
+        error!(%message, "the engine failed; all requests in flight end with an error");
+        let fault = Arc::new(EngineFault { message });
+        // From here on submissions are refused; what is in the inbox already ends with the rest.
+        let _ = self.shared.fault.set(Arc::clone(&fault));
+        if catch_unwind(AssertUnwindSafe(|| self.end_all(FinishReason::Error))).is_err() {
+            error!("the scheduler's state could not be wound up after the failure");
+        }
+        self.sink.engine_died(fault);
+    }
+
+    fn serve(&mut self) {
+        while self.receive() == Flow::Continue {
+            if self.scheduler.has_unfinished() {
+                self.step();
+            }
+        }
+    }
+
+    /// Reads the inbox; waits for a message only when there is nothing to compute.
+    fn receive(&mut self) -> Flow {
+        if !self.scheduler.has_unfinished() {
+            self.deliver(None);
+            let Ok(message) = self.inbox.recv() else { return Flow::Stop };
+            if self.take(message) == Flow::Stop {
+                return Flow::Stop;
+            }
+        }
+        self.receive_waiting()
+    }
+
+    /// Reads what is in the inbox now.
+    fn receive_waiting(&mut self) -> Flow {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(message) => {
+                    if self.take(message) == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+                Err(TryRecvError::Empty) => return Flow::Continue,
+                Err(TryRecvError::Disconnected) => return Flow::Stop,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Flow {
+        let now = self.clock.now();
+        match message {
+            Message::Submit(request) => {
+                if let Err(duplicate) = self.scheduler.add(*request, now) {
+                    // The API layer numbers its requests, so this is a bug; the second one gets nothing.
+                    error!(%duplicate, "request not taken");
+                }
+            }
+            Message::Abort(id, cause) => {
+                debug!(%id, ?cause, "abort");
+                self.scheduler.finish(id, FinishReason::Abort, now, &mut self.outputs);
+            }
+            Message::Finish(id) => {
+                self.scheduler.finish(id, FinishReason::Stop, now, &mut self.outputs);
+            }
+            Message::Stop => return Flow::Stop,
+        }
+        Flow::Continue
+    }
+
+    fn step(&mut self) {
+        let started = self.clock.now();
+        let scheduled_tokens = self.scheduler.schedule(started).total_tokens;
+        fill(&mut self.input, &self.scheduler);
+        self.tokens.clear();
+        let result = self.executor.execute(&self.input, &mut self.tokens);
+        let computed = self.clock.now();
+        match result {
+            Ok(()) => self.scheduler.commit(&self.tokens, computed, &mut self.outputs),
+            Err(failure) => {
+                error!(step = self.input.step, %failure, "a step failed; its requests end with an error");
+                self.scheduler.fail_step(computed, &mut self.outputs);
+            }
+        }
+        debug_assert_eq!(self.scheduler.check_invariants(), Ok(()));
+        self.deliver(Some((computed, scheduled_tokens)));
+    }
+
+    /// Publishes the state, and hands on what is new, if anything is.
+    fn deliver(&mut self, step: Option<(MonoNs, u32)>) {
+        let stats = self.scheduler.stats();
+        self.shared.stats.store(&stats);
+        if self.outputs.is_empty() && step.is_none() {
+            return;
+        }
+        let (at, scheduled_tokens) = step.unwrap_or_else(|| (self.clock.now(), 0));
+        let capacity = self.outputs.len();
+        let outputs = std::mem::replace(&mut self.outputs, Vec::with_capacity(capacity));
+        let step = if scheduled_tokens > 0 { self.scheduler.step() } else { 0 };
+        self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, outputs });
+    }
+
+    /// Ends what is in the scheduler and in the inbox.
+    fn end_all(&mut self, reason: FinishReason) {
+        while let Ok(message) = self.inbox.try_recv() {
+            self.take(message);
+        }
+        let now = self.clock.now();
+        self.scheduler.finish_all(reason, now, &mut self.outputs);
+        self.deliver(None);
+    }
+}
+
+/// Copies the plan into the flat form that executors take.
+fn fill(input: &mut StepInput, scheduler: &Scheduler) {
+    input.clear();
+    input.step = scheduler.step();
+    for planned in scheduler.planned() {
+        // All of these are bounded by the token budget and the number of KV blocks, both `u32`.
+        let token_start = input.token_ids.len() as u32;
+        let block_start = input.block_tables.len() as u32;
+        input.token_ids.extend_from_slice(planned.tokens);
+        input.block_tables.extend_from_slice(planned.blocks);
+        input.sequences.push(StepSequence {
+            slot: planned.slot as u32,
+            token_start,
+            num_tokens: planned.tokens.len() as u32,
+            first_position: planned.first_position,
+            block_start,
+            num_blocks: planned.blocks.len() as u32,
+            sample: planned.sample.map(|(sampling, output_index)| SampleSpec {
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k,
+                min_p: sampling.min_p,
+                seed: sampling.seed,
+                output_index,
+            }),
+        });
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(owned).unwrap_or("a panic without a message").to_owned()
+}

@@ -1,0 +1,150 @@
+//! Submitting, finishing, failing and dying.
+
+use std::time::Duration;
+
+use wayfare_engine::{AbortCause, Engine, FinishReason, RequestId, SubmitError};
+use wayfare_engine_local::{Executor, SampleSpec, SimulatedExecutor, StepInput, StepSequence, StepTimeModel};
+
+use crate::rig::{Behaviour, Delivered, Rig};
+
+#[test]
+fn requests_run_together_and_end_at_their_limits() {
+    let rig = Rig::new();
+    rig.submit(1, &[5; 4], 3).unwrap();
+    rig.permit_steps(3);
+    let (tokens, finish) = rig.finish_of(1);
+    assert_eq!((tokens, finish.reason), (3, FinishReason::Length));
+    let times = finish.times;
+    assert!(times.first_scheduled.unwrap() >= times.queued);
+    assert!(times.last_token.unwrap() > times.first_token.unwrap());
+    assert_eq!(rig.engine.stats().generation_tokens, 3);
+    assert_eq!(rig.engine.stats().kv_blocks_used, 0);
+    assert_eq!(rig.journeys(), ["r1: QUEUED SCHEDULED FIRST_TOKEN length"]);
+}
+
+#[test]
+fn what_can_never_be_served_is_refused_at_once_and_leaves_no_core_span() {
+    let rig = Rig::new();
+    assert!(matches!(rig.submit(1, &[], 3), Err(SubmitError::InvalidPrompt(_))));
+    assert!(matches!(rig.submit(2, &[100], 3), Err(SubmitError::InvalidPrompt(_))));
+    assert!(matches!(
+        rig.submit(3, &[5; 128], 3),
+        Err(SubmitError::PromptTooLong { tokens: 128, limit: 128 })
+    ));
+    // Six usable blocks of 16 tokens.
+    assert!(matches!(rig.submit(4, &[5; 90], 7), Err(SubmitError::NeverFits { tokens: 97, capacity: 96 })));
+    rig.submit(5, &[5; 90], 6).unwrap();
+    assert_eq!(rig.journeys(), ["r1:", "r2:", "r3:", "r4:"]);
+    rig.permit_steps(10);
+    assert_eq!(rig.finish_of(5).0, 6);
+}
+
+#[test]
+fn an_abort_and_a_stop_string_end_a_request_within_a_step() {
+    let rig = Rig::new();
+    rig.submit(1, &[5; 4], 50).unwrap();
+    rig.permit_steps(1);
+    rig.next();
+    rig.engine.abort(RequestId(1), AbortCause::ClientGone);
+    rig.permit_steps(1);
+    assert_eq!(rig.finish_of(1).1.reason, FinishReason::Abort);
+
+    rig.submit(2, &[5; 4], 50).unwrap();
+    rig.permit_steps(1);
+    rig.next();
+    rig.engine.finish(RequestId(2));
+    rig.engine.finish(RequestId(2));
+    rig.engine.abort(RequestId(2), AbortCause::ClientGone);
+    rig.permit_steps(1);
+    assert_eq!(rig.finish_of(2).1.reason, FinishReason::Stop);
+    assert_eq!(
+        rig.journeys(),
+        ["r1: QUEUED SCHEDULED FIRST_TOKEN aborted", "r2: QUEUED SCHEDULED FIRST_TOKEN stopped"]
+    );
+}
+
+#[test]
+fn a_failed_step_ends_its_requests_and_the_engine_goes_on() {
+    let rig = Rig::new();
+    *rig.behaviour.lock() = Behaviour::Fail;
+    rig.submit(1, &[5; 4], 50).unwrap();
+    rig.permit_steps(1);
+    assert_eq!(rig.finish_of(1).1.reason, FinishReason::Error);
+    *rig.behaviour.lock() = Behaviour::Work;
+    rig.submit(2, &[5; 4], 1).unwrap();
+    rig.permit_steps(1);
+    assert_eq!(rig.finish_of(2).1.reason, FinishReason::Length);
+    assert!(rig.engine.fault().is_none());
+}
+
+#[test]
+fn a_panic_ends_every_request_and_refuses_later_ones() {
+    let rig = Rig::new();
+    *rig.behaviour.lock() = Behaviour::Panic;
+    // The first fills the step that panics; the others are queued behind it or still in the inbox.
+    rig.submit(1, &[5; 64], 10).unwrap();
+    rig.submit(2, &[5; 60], 10).unwrap();
+    rig.submit(3, &[5; 60], 10).unwrap();
+    rig.permit_steps(1);
+    let mut ended = Vec::new();
+    let fault = loop {
+        match rig.next() {
+            Delivered::Step(step) => {
+                ended.extend(step.outputs.into_iter().map(|o| (o.id.0, o.finish.unwrap().reason)))
+            }
+            Delivered::Died(fault) => break fault,
+        }
+    };
+    assert_eq!(ended, [(1, FinishReason::Error), (2, FinishReason::Error), (3, FinishReason::Error)]);
+    assert_eq!(fault.message, "scripted panic");
+    assert!(matches!(rig.submit(4, &[5], 1), Err(SubmitError::EngineDead(_))));
+    assert!(rig.engine.fault().is_some());
+    assert_eq!(rig.journeys(), ["r1: QUEUED SCHEDULED error", "r2: QUEUED error", "r3: QUEUED error", "r4:"]);
+}
+
+#[test]
+fn stopping_aborts_what_is_in_flight_and_refuses_what_comes() {
+    let rig = Rig::new();
+    rig.submit(1, &[5; 4], 90).unwrap();
+    // More than the test can use up before it stops the engine, fewer than the request needs.
+    rig.permit_steps(80);
+    rig.next();
+    rig.engine.stop();
+    assert_eq!(rig.finish_of(1).1.reason, FinishReason::Abort);
+    assert!(matches!(rig.submit(2, &[5], 1), Err(SubmitError::ShuttingDown)));
+    rig.engine.stop();
+}
+
+#[test]
+fn a_simulated_step_takes_the_modelled_time_and_recites_the_passage() {
+    let time_model = StepTimeModel {
+        base: Duration::from_micros(100),
+        per_prefill_token: Duration::from_micros(10),
+        per_decode_token: Duration::from_micros(3),
+        noise: 0.0,
+        seed: 1,
+    };
+    let (times_tx, times) = std::sync::mpsc::channel();
+    let mut executor =
+        SimulatedExecutor::new(time_model, [40, 41].into(), move |time| times_tx.send(time).unwrap());
+    let sample = |output_index| {
+        Some(SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index })
+    };
+    let sequence = |num_tokens, sample| StepSequence {
+        slot: 0,
+        token_start: 0,
+        num_tokens,
+        first_position: 0,
+        block_start: 0,
+        num_blocks: 1,
+        sample,
+    };
+    let input = StepInput {
+        sequences: vec![sequence(20, None), sequence(1, sample(0)), sequence(1, sample(3))],
+        ..StepInput::default()
+    };
+    let mut tokens = Vec::new();
+    executor.execute(&input, &mut tokens).unwrap();
+    assert_eq!(tokens, [40, 41]);
+    assert_eq!(times.recv().unwrap(), Duration::from_micros(100 + 21 * 10 + 3));
+}

@@ -1,0 +1,5 @@
+//! The engine thread through the engine contract.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod engine;
+mod rig;
