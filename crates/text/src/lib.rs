@@ -1,1 +1,27 @@
-//! skeleton
+//! Everything between text and tokens: tokenisers, chat templates, incremental detokenising, stop strings.
+//!
+//! * [`Tokenizer`] encodes and decodes; it comes from a Hugging Face `tokenizer.json` or from the vocabulary of
+//!   a GGUF file ([`GgufVocabulary`]).
+//! * [`ChatTemplate`] renders chat messages into a prompt, as the `transformers` library does.
+//! * [`TextStream`] turns the tokens of one sequence into text as they come: never half a character, never
+//!   any part of a stop string.
+//! * [`TextFiles`] reads all of it from a model's directory, or takes it from a GGUF vocabulary.
+//!
+//! Files and clients are not trusted: what they hold leads to errors, never to a panic, and templates run on a
+//! budget. Nothing here knows HTTP or engines.
+#![forbid(unsafe_code)]
+
+mod byte_model;
+mod detokenizer;
+mod files;
+mod gguf;
+mod stop;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use files::{TextFiles, TextFilesError};
+pub use gguf::{GgufVocabulary, GgufVocabularyError};
+pub use stream::{TextDelta, TextStream};
+pub use template::{ChatTemplate, NamedTemplate, RenderError, RenderOptions, SpecialTokens, TemplateError};
+pub use tokenizer::{DecodeError, EncodeError, Tokenizer, TokenizerError};
