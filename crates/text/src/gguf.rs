@@ -309,7 +309,11 @@ impl GgufVocabulary {
 
     fn validate_merges(&self) -> Result<(), GgufVocabularyError> {
         let key = "tokenizer.ggml.merges";
-        if self.merges.is_empty() {
+        // Without merges no text becomes a longer token; a vocabulary of single bytes needs none.
+        let is_longer = |&(id, token): &(usize, &String)| {
+            self.token_type(id) == TokenType::Normal && token.chars().nth(1).is_some()
+        };
+        if self.merges.is_empty() && self.tokens.iter().enumerate().any(|entry| is_longer(&entry)) {
             return Err(GgufVocabularyError::WrongLength { key, len: 0, tokens: self.tokens.len() });
         }
         let tokens: HashSet<&str> = self.tokens.iter().map(String::as_str).collect();
