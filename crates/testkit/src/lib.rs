@@ -1,1 +1,19 @@
-//! skeleton
+//! Test doubles and rigs: a clock that is set by hand, an OTLP receiver that decodes what arrives, an engine
+//! that does what the test says, a place where journeys are kept. Shipped nowhere.
+//!
+//! Everything here may be used from a plain `#[test]`; what needs a runtime brings its own thread.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod journeys;
+mod otlp_sink;
+mod scripted_engine;
+mod span_view;
+mod wait;
+
+pub use clock::VirtualClock;
+pub use journeys::JourneyStore;
+pub use otlp_sink::{Attempt, OtlpSink, Refusal, Transport};
+pub use scripted_engine::{Reply, ScriptedEngine, SubmittedRequest, scripted_limits};
+pub use span_view::{AttributeValue, EventView, SpanView, flatten_spans};
+pub use wait::wait_until;

@@ -1,0 +1,107 @@
+//! The ways in which a message reaches a destination.
+
+mod file;
+mod grpc;
+mod http_protobuf;
+mod rpc_status;
+
+use std::io;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+
+use crate::config::{Destination, Protocol};
+use file::FileTransport;
+use grpc::GrpcTransport;
+use http_protobuf::HttpTransport;
+
+const USER_AGENT: &str = concat!("wayfare-journey-otlp/", env!("CARGO_PKG_VERSION"));
+
+/// A destination that took a message.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// Spans that it did not take after all.
+    pub(crate) rejected_spans: u64,
+    /// What it says about them, or a warning; empty when there is nothing to say.
+    pub(crate) message: String,
+}
+
+impl Accepted {
+    fn from_response(response: ExportTraceServiceResponse) -> Self {
+        response.partial_success.map_or_else(Self::default, |partial| Self {
+            rejected_spans: u64::try_from(partial.rejected_spans).unwrap_or(0),
+            message: partial.error_message,
+        })
+    }
+}
+
+/// A destination that did not take a message.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// It may take the message later.
+    Retryable {
+        reason: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// It will never take the message.
+    Refused { reason: String },
+    /// The message was lost on this side, and trying again could double a part of it.
+    Failed { reason: String },
+}
+
+/// An open destination.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per destination, for the life of the process")]
+pub(crate) enum Transport {
+    Grpc(GrpcTransport),
+    Http(HttpTransport),
+    File(FileTransport),
+}
+
+impl Transport {
+    /// Opens a destination. Files are opened at once, connections are made when there is something to send.
+    ///
+    /// Must be called in a runtime.
+    pub(crate) fn open(destination: Destination) -> io::Result<Self> {
+        match destination {
+            Destination::File { path, .. } => FileTransport::open(&path).map(Self::File),
+            Destination::Collector { endpoint, protocol: Protocol::Grpc, headers, timeout } => {
+                Ok(Self::Grpc(GrpcTransport::new(&endpoint, headers, timeout)))
+            }
+            Destination::Collector { endpoint, protocol: Protocol::HttpProtobuf, headers, timeout } => {
+                Ok(Self::Http(HttpTransport::new(&endpoint, headers, timeout)))
+            }
+        }
+    }
+
+    /// Makes one attempt. Ends within the destination's time limit; a file has none.
+    pub(crate) async fn send(&mut self, message: ExportTraceServiceRequest) -> Result<Accepted, SendError> {
+        match self {
+            Transport::Grpc(grpc) => grpc.send(message).await,
+            Transport::Http(http) => http.send(message).await,
+            Transport::File(file) => file.send(&message).await,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Wrappers often repeat their cause.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn timed_out(limit: Duration) -> SendError {
+    SendError::Retryable { reason: format!("no answer within {limit:?}"), retry_after: None }
+}
