@@ -1,0 +1,71 @@
+//! What a server is made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wayfare_engine::{Engine, TokenId};
+use wayfare_journey::{Clock, Tracer, WallAnchor};
+use wayfare_text::{ChatTemplate, Tokenizer};
+
+/// Everything a [`Server`](crate::Server) needs, fixed for its life.
+pub struct ServerConfig {
+    /// The names under which clients may ask for the model; the first is the default and names the metrics.
+    pub served_model_names: Vec<String>,
+    /// The keys of which a client must present one; empty lets everybody in.
+    pub api_keys: Vec<String>,
+    /// The engine that generates. It must have been built with the [`HubSink`](crate::HubSink) that came
+    /// with the server's [`OutputHub`](crate::OutputHub).
+    pub engine: Arc<dyn Engine>,
+    /// The model's tokeniser.
+    pub tokenizer: Tokenizer,
+    /// The model's chat template; without one, chat requests are refused.
+    pub chat_template: Option<ChatTemplate>,
+    /// The tokens that end a text.
+    pub end_of_text: Vec<TokenId>,
+    /// Opens the span of each request; `None` when tracing is off.
+    pub tracer: Option<Tracer>,
+    /// Where the time is read. The same clock as the tracer's and the engine's.
+    pub clock: Arc<dyn Clock>,
+    /// Maps that clock to wall time, for the `created` field of responses.
+    pub wall: WallAnchor,
+    /// What `/version` says.
+    pub version: String,
+    /// From which the seeds of requests without one are derived; `None` draws them at random.
+    pub default_seed: Option<u64>,
+    /// What a client may use up.
+    pub limits: ServerLimits,
+}
+
+/// Bounds on what one client may use up.
+#[derive(Clone, Debug)]
+pub struct ServerLimits {
+    /// Most bytes of a request body.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// Most large prompts that are rendered and tokenised at the same time.
+    pub max_concurrent_preparations: usize,
+}
+
+impl Default for ServerLimits {
+    /// 16 MiB, one minute, and half of the processors.
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            max_body_bytes: 16 << 20,
+            body_timeout: Duration::from_secs(60),
+            max_concurrent_preparations: (processors / 2).max(1),
+        }
+    }
+}
+
+/// Why a server could not be made of its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerConfigError {
+    /// A client could not ask for the model.
+    #[error("no served model name was given; give at least one")]
+    NoModelName,
+    /// An empty API key would let everybody in who sends an empty one.
+    #[error("an API key is empty; remove it or give it a value")]
+    EmptyApiKey,
+}

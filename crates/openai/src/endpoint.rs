@@ -1,0 +1,36 @@
+//! The two generating routes, and the names in which they differ.
+
+/// A generating route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `POST /v1/completions`
+    Completion,
+}
+
+impl Endpoint {
+    /// What comes before the request id in the response's id.
+    pub(crate) fn id_prefix(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chatcmpl-",
+            Endpoint::Completion => "cmpl-",
+        }
+    }
+
+    /// The value of `gen_ai.operation.name`.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat",
+            Endpoint::Completion => "text_completion",
+        }
+    }
+
+    /// The field of the request that holds the prompt.
+    pub(crate) fn prompt_param(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "messages",
+            Endpoint::Completion => "prompt",
+        }
+    }
+}

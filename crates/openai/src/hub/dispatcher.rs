@@ -1,0 +1,124 @@
+//! The task that takes steps apart.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use wayfare_engine::{RequestId, StepOutputs};
+
+use crate::metrics::{Recorder, RequestMeter};
+
+use super::stream::StreamEvent;
+use super::{HubMessage, HubState, Registration};
+
+/// A sequence that the engine has not ended.
+#[derive(Debug)]
+struct Entry {
+    choice: usize,
+    meter: RequestMeter,
+    /// `None` when nobody waits any more.
+    events: Option<mpsc::UnboundedSender<StreamEvent>>,
+}
+
+/// Owns the table of sequences in flight.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    recorder: Recorder,
+    entries: HashMap<RequestId, Entry>,
+    state: Arc<HubState>,
+    /// What every stream gets from now on, also a new one.
+    end: Option<StreamEvent>,
+}
+
+impl Dispatcher {
+    pub(super) fn new(recorder: Recorder, state: Arc<HubState>) -> Self {
+        Self { recorder, entries: HashMap::new(), state, end: None }
+    }
+
+    /// Runs until nobody can send any more.
+    pub(super) async fn run(mut self, mut rx: mpsc::UnboundedReceiver<HubMessage>) {
+        while let Some(message) = rx.recv().await {
+            match message {
+                HubMessage::Step(outputs) => self.step(outputs),
+                HubMessage::Register(registration) => self.register(*registration),
+                HubMessage::Detach(id) => self.detach(id),
+                HubMessage::Forget(id) => {
+                    self.detach(id);
+                    self.entries.remove(&id);
+                }
+                HubMessage::EngineDied(fault) => {
+                    match self.entries.len() {
+                        // As at the end of an orderly shutdown.
+                        0 => tracing::info!(%fault, "the engine has stopped"),
+                        requests => {
+                            tracing::error!(%fault, requests, "the engine is gone, its requests fail")
+                        }
+                    }
+                    self.state.engine_is_gone.store(true, Ordering::Release);
+                    self.end_all(&StreamEvent::EngineDied);
+                    self.entries.clear();
+                    self.end = Some(StreamEvent::EngineDied);
+                }
+                HubMessage::Close => {
+                    self.end_all(&StreamEvent::ShutDown);
+                    self.end.get_or_insert(StreamEvent::ShutDown);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, step: StepOutputs) {
+        self.recorder.step(&step);
+        for output in step.outputs {
+            let id = output.id;
+            // Unknown are those of an engine that outlived its server's request table; nobody waits for them.
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            self.recorder.output(&mut entry.meter, &output, step.at);
+            let is_last = output.finish.is_some();
+            if let Some(events) = &entry.events {
+                // Unbounded, because the engine must never wait for a client: each output but the last has
+                // at least one token, so there are at most `max_tokens + 1` of them.
+                let _ = events.send(StreamEvent::Output { choice: entry.choice, output });
+            }
+            if is_last {
+                self.detach(id);
+                self.entries.remove(&id);
+            }
+        }
+    }
+
+    fn register(&mut self, registration: Registration) {
+        let Registration { id, choice, meter, events } = registration;
+        let events = match &self.end {
+            None => {
+                self.state.listening.fetch_add(1, Ordering::AcqRel);
+                Some(events)
+            }
+            Some(end) => {
+                let _ = events.send(end.clone());
+                None
+            }
+        };
+        // A dead engine ends nothing, so nothing may wait for it.
+        if !matches!(self.end, Some(StreamEvent::EngineDied)) {
+            self.entries.insert(id, Entry { choice, meter, events });
+        }
+    }
+
+    fn detach(&mut self, id: RequestId) {
+        let events = self.entries.get_mut(&id).and_then(|entry| entry.events.take());
+        if events.is_some() {
+            self.state.listening.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn end_all(&mut self, end: &StreamEvent) {
+        for entry in self.entries.values_mut() {
+            if let Some(events) = entry.events.take() {
+                let _ = events.send(end.clone());
+                self.state.listening.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
+}

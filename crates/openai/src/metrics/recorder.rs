@@ -1,0 +1,268 @@
+//! What is measured per request and per step.
+//!
+//! HOT PATH: called by the output dispatcher for each step and each sequence in it; takes no lock and
+//! allocates nothing.
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::Registry;
+use wayfare_engine::{Finish, FinishReason, SequenceOutput, StepOutputs};
+use wayfare_journey::MonoNs;
+
+use super::histogram::AtomicHistogram;
+
+const STEP_TOKENS: &[f64] =
+    &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+const CHOICES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
+const FIRST_TOKEN_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+    80.0, 160.0, 640.0, 2560.0,
+];
+const TOKEN_SECONDS: &[f64] = &[
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+];
+const REQUEST_SECONDS: &[f64] = &[
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+    960.0, 1920.0, 7680.0,
+];
+
+/// What the recorder must remember of a sequence until it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestMeter {
+    arrived: MonoNs,
+    prompt_tokens: u32,
+    max_tokens: u32,
+    choices: u32,
+    cached_tokens: u32,
+    generated_tokens: u32,
+    last_output: Option<MonoNs>,
+}
+
+impl RequestMeter {
+    /// The meter of a sequence that is about to be handed to the engine.
+    pub(crate) fn new(arrived: MonoNs, prompt_tokens: u32, max_tokens: u32, choices: u32) -> Self {
+        Self {
+            arrived,
+            prompt_tokens,
+            max_tokens,
+            choices,
+            cached_tokens: 0,
+            generated_tokens: 0,
+            last_output: None,
+        }
+    }
+}
+
+/// Feeds the histograms, and the counter of ended requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    step_tokens: AtomicHistogram,
+    time_to_first_token: AtomicHistogram,
+    inter_token_latency: AtomicHistogram,
+    time_per_output_token: AtomicHistogram,
+    end_to_end: AtomicHistogram,
+    queue_time: AtomicHistogram,
+    prefill_time: AtomicHistogram,
+    decode_time: AtomicHistogram,
+    inference_time: AtomicHistogram,
+    prompt_tokens: AtomicHistogram,
+    generation_tokens: AtomicHistogram,
+    max_generation_tokens: AtomicHistogram,
+    params_max_tokens: AtomicHistogram,
+    params_n: AtomicHistogram,
+    prefill_kv_computed: AtomicHistogram,
+    ended: EndedRequests,
+}
+
+/// Ended requests by reason. All reasons are there from the start, so that a rate over them has no gap.
+#[derive(Clone, Debug, Default)]
+struct EndedRequests {
+    stopped: Counter,
+    length: Counter,
+    aborted: Counter,
+    failed: Counter,
+}
+
+impl EndedRequests {
+    fn of(&self, reason: FinishReason) -> &Counter {
+        match reason {
+            FinishReason::Stop => &self.stopped,
+            FinishReason::Length => &self.length,
+            FinishReason::Abort => &self.aborted,
+            FinishReason::Error => &self.failed,
+        }
+    }
+}
+
+impl TypedMetric for EndedRequests {
+    const TYPE: MetricType = MetricType::Counter;
+}
+
+impl EncodeMetric for EndedRequests {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        [FinishReason::Stop, FinishReason::Length, FinishReason::Abort, FinishReason::Error]
+            .into_iter()
+            .try_for_each(|reason| {
+                let labels = [("finished_reason", reason.as_str())];
+                self.of(reason).encode(encoder.encode_family(&labels)?)
+            })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+impl Recorder {
+    /// Registers all of it; token counts are bucketed up to `max_model_len`.
+    pub(super) fn register(registry: &mut Registry, max_model_len: u32) -> Self {
+        let counts = one_two_five(max_model_len);
+        let mut histogram = |name: &str, help: &str, edges: &[f64]| {
+            let histogram = AtomicHistogram::new(edges);
+            registry.register(name, help, histogram.clone());
+            histogram
+        };
+        let step_tokens =
+            histogram("vllm:iteration_tokens_total", "Tokens computed per engine step", STEP_TOKENS);
+        let time_to_first_token =
+            histogram("vllm:time_to_first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS);
+        let inter_token_latency =
+            histogram("vllm:inter_token_latency_seconds", "Time between two outputs", TOKEN_SECONDS);
+        let time_per_output_token = histogram(
+            "vllm:request_time_per_output_token_seconds",
+            "Mean time per token after the first, by request",
+            TOKEN_SECONDS,
+        );
+        let end_to_end = histogram(
+            "vllm:e2e_request_latency_seconds",
+            "Arrival to end of the generation",
+            REQUEST_SECONDS,
+        );
+        let queue_time =
+            histogram("vllm:request_queue_time_seconds", "Queued to first scheduled", REQUEST_SECONDS);
+        let inference_time = histogram(
+            "vllm:request_inference_time_seconds",
+            "First scheduled to last token",
+            REQUEST_SECONDS,
+        );
+        let prefill_time =
+            histogram("vllm:request_prefill_time_seconds", "First scheduled to first token", REQUEST_SECONDS);
+        let decode_time =
+            histogram("vllm:request_decode_time_seconds", "First token to last token", REQUEST_SECONDS);
+        let prompt_tokens = histogram("vllm:request_prompt_tokens", "Prompt tokens by request", &counts);
+        let generation_tokens =
+            histogram("vllm:request_generation_tokens", "Generated tokens by request", &counts);
+        let max_generation_tokens = histogram(
+            "vllm:request_max_num_generation_tokens",
+            "Generated tokens of the longest choice of a request",
+            &counts,
+        );
+        let params_max_tokens =
+            histogram("vllm:request_params_max_tokens", "Limit on generated tokens by request", &counts);
+        let prefill_kv_computed = histogram(
+            "vllm:request_prefill_kv_computed_tokens",
+            "Prompt tokens computed, cached ones left out",
+            &counts,
+        );
+        let params_n = histogram("vllm:request_params_n", "Choices asked for by request", CHOICES);
+
+        let ended = EndedRequests::default();
+        registry.register("vllm:request_success", "Requests that ended, by reason", ended.clone());
+        Self {
+            step_tokens,
+            time_to_first_token,
+            inter_token_latency,
+            time_per_output_token,
+            end_to_end,
+            queue_time,
+            prefill_time,
+            decode_time,
+            inference_time,
+            prompt_tokens,
+            generation_tokens,
+            max_generation_tokens,
+            params_max_tokens,
+            params_n,
+            prefill_kv_computed,
+            ended,
+        }
+    }
+
+    /// A step was done.
+    pub(crate) fn step(&self, outputs: &StepOutputs) {
+        // Step 0 is no step: outputs of requests that ended between steps.
+        if outputs.step != 0 && outputs.scheduled_tokens > 0 {
+            self.step_tokens.observe(f64::from(outputs.scheduled_tokens));
+        }
+    }
+
+    /// A sequence has got something new at `at`.
+    pub(crate) fn output(&self, meter: &mut RequestMeter, output: &SequenceOutput, at: MonoNs) {
+        if let Some(first) = &output.first {
+            meter.cached_tokens = first.cached_tokens;
+        }
+        if !output.tokens.is_empty() {
+            match meter.last_output.replace(at) {
+                None => self.time_to_first_token.observe(at.seconds_since(meter.arrived)),
+                Some(last) => self.inter_token_latency.observe(at.seconds_since(last)),
+            }
+            let new_tokens = u32::try_from(output.tokens.len()).unwrap_or(u32::MAX);
+            meter.generated_tokens = meter.generated_tokens.saturating_add(new_tokens);
+        }
+        if let Some(finish) = &output.finish {
+            self.finish(meter, finish, at);
+        }
+    }
+
+    fn finish(&self, meter: &RequestMeter, finish: &Finish, at: MonoNs) {
+        let times = &finish.times;
+        if let Some(scheduled) = times.first_scheduled {
+            self.queue_time.observe(scheduled.seconds_since(times.queued));
+            self.prefill_kv_computed
+                .observe(f64::from(meter.prompt_tokens.saturating_sub(meter.cached_tokens)));
+            if let Some(first) = times.first_token {
+                self.prefill_time.observe(first.seconds_since(scheduled));
+            }
+            if let Some(last) = times.last_token {
+                self.inference_time.observe(last.seconds_since(scheduled));
+            }
+        }
+        if let (Some(first), Some(last)) = (times.first_token, times.last_token) {
+            let decode = last.seconds_since(first);
+            self.decode_time.observe(decode);
+            if meter.generated_tokens > 1 {
+                self.time_per_output_token.observe(decode / f64::from(meter.generated_tokens - 1));
+            }
+        }
+        self.end_to_end.observe(at.seconds_since(meter.arrived));
+        self.prompt_tokens.observe(f64::from(meter.prompt_tokens));
+        self.generation_tokens.observe(f64::from(meter.generated_tokens));
+        self.max_generation_tokens.observe(f64::from(meter.generated_tokens));
+        self.params_max_tokens.observe(f64::from(meter.max_tokens));
+        self.params_n.observe(f64::from(meter.choices));
+        self.ended.of(finish.reason).inc();
+    }
+}
+
+/// 1, 2, 5, 10, 20, 50, … as far as they are not above `max`.
+fn one_two_five(max: u32) -> Vec<f64> {
+    let powers = std::iter::successors(Some(1_u64), |power| Some(power * 10));
+    powers
+        .flat_map(|power| [power, 2 * power, 5 * power])
+        .take_while(|edge| *edge <= u64::from(max))
+        .map(|edge| edge as f64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_edges_end_at_the_context() {
+        assert_eq!(one_two_five(100), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert_eq!(one_two_five(4), [1.0, 2.0]);
+        assert_eq!(one_two_five(u32::MAX).last(), Some(&2e9));
+    }
+}

@@ -1,0 +1,154 @@
+//! The fields that both generating routes have.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use wayfare_engine::TokenId;
+
+use crate::error::ApiError;
+
+use super::fields::{Fields, integer, wrong_type};
+
+/// OpenAI allows 4 stop strings and vLLM any number; each costs time per token.
+const MAX_STOP_STRINGS: usize = 16;
+const MAX_STOP_STRING_BYTES: usize = 4096;
+const MAX_STOP_TOKENS: usize = 256;
+/// Widest range of a seed: OpenAI's are signed, ours unsigned 64-bit numbers; negative ones wrap.
+const SEED_RANGE: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
+
+/// How to generate and how to answer, as the client asked.
+#[derive(Debug)]
+pub(crate) struct CommonParams {
+    pub(crate) model: Option<String>,
+    pub(crate) temperature: f32,
+    pub(crate) top_p: f32,
+    /// `None` considers all tokens.
+    pub(crate) top_k: Option<u32>,
+    pub(crate) min_p: f32,
+    pub(crate) seed: Option<u64>,
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) stop: Arc<[String]>,
+    pub(crate) stop_token_ids: Arc<[TokenId]>,
+    pub(crate) ignore_eos: bool,
+    /// Whether the tokeniser adds its own special tokens around the prompt.
+    pub(crate) add_special_tokens: Option<bool>,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+}
+
+impl CommonParams {
+    /// Takes the common fields.
+    pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let stream = fields.boolean("stream")?.unwrap_or(false);
+        let max_completion_tokens = max_tokens(fields, "max_completion_tokens")?;
+        let max_tokens = max_tokens(fields, "max_tokens")?;
+        Ok(Self {
+            model: fields.string("model")?,
+            temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0) as f32,
+            top_p: top_p(fields)?,
+            top_k: top_k(fields)?,
+            min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0) as f32,
+            seed: fields.integer("seed", SEED_RANGE)?.map(|seed| seed as u64),
+            // As in vLLM, the newer name wins.
+            max_tokens: max_completion_tokens.or(max_tokens),
+            stop: stop_strings(fields)?,
+            stop_token_ids: stop_tokens(fields)?,
+            ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
+            add_special_tokens: fields.boolean("add_special_tokens")?,
+            include_usage: include_usage(fields, stream)?,
+            stream,
+        })
+    }
+}
+
+fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
+    let asked = fields.integer(name, 1..=i128::from(i64::MAX))?;
+    // Nothing above a u32 fits any model; the context check refuses it with the numbers.
+    Ok(asked.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)))
+}
+
+fn top_p(fields: &mut Fields) -> Result<f32, ApiError> {
+    let top_p = fields.number("top_p", 0.0..=1.0)?.unwrap_or(1.0) as f32;
+    if top_p > 0.0 { Ok(top_p) } else { Err(ApiError::invalid("top_p", "it must be above 0")) }
+}
+
+/// 0 and -1 both mean "off" in vLLM.
+fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let top_k = fields.integer("top_k", -1..=i128::from(u32::MAX))?;
+    Ok(top_k.and_then(|top_k| u32::try_from(top_k).ok()).filter(|top_k| *top_k > 0))
+}
+
+fn stop_strings(fields: &mut Fields) -> Result<Arc<[String]>, ApiError> {
+    let list = match fields.take("stop") {
+        None => Vec::new(),
+        Some(Value::String(text)) => vec![Value::String(text)],
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong_type("stop", "a string or a list of strings", &other)),
+    };
+    if list.len() > MAX_STOP_STRINGS {
+        return Err(ApiError::invalid("stop", format!("at most {MAX_STOP_STRINGS} strings are allowed")));
+    }
+    list.into_iter()
+        .map(|item| match item {
+            Value::String(text) if text.is_empty() => {
+                Err(ApiError::invalid("stop", "a stop string must not be empty"))
+            }
+            Value::String(text) if text.len() > MAX_STOP_STRING_BYTES => Err(ApiError::invalid(
+                "stop",
+                format!("a stop string may have {MAX_STOP_STRING_BYTES} bytes"),
+            )),
+            Value::String(text) => Ok(text),
+            other => Err(wrong_type("stop", "a string or a list of strings", &other)),
+        })
+        .collect()
+}
+
+fn stop_tokens(fields: &mut Fields) -> Result<Arc<[TokenId]>, ApiError> {
+    let list = match fields.take("stop_token_ids") {
+        None => Vec::new(),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong_type("stop_token_ids", "a list of token ids", &other)),
+    };
+    if list.len() > MAX_STOP_TOKENS {
+        return Err(ApiError::invalid(
+            "stop_token_ids",
+            format!("at most {MAX_STOP_TOKENS} ids are allowed"),
+        ));
+    }
+    list.iter().map(|item| token_id("stop_token_ids", item)).collect()
+}
+
+/// One token id of a list.
+pub(super) fn token_id(name: &str, item: &Value) -> Result<TokenId, ApiError> {
+    let id = integer(item).ok_or_else(|| wrong_type(name, "token ids", item))?;
+    TokenId::try_from(id).map_err(|_| ApiError::invalid(name, format!("{id} is not a token id")))
+}
+
+fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+    let options = match fields.take("stream_options") {
+        None => return Ok(false),
+        Some(Value::Object(options)) => options,
+        Some(other) => return Err(wrong_type("stream_options", "an object", &other)),
+    };
+    if !stream {
+        return Err(ApiError::invalid("stream_options", "it is allowed only when 'stream' is true"));
+    }
+    let mut include_usage = false;
+    for (name, value) in &options {
+        match (name.as_str(), value) {
+            (_, Value::Null) | ("continuous_usage_stats" | "include_obfuscation", Value::Bool(false)) => {}
+            ("include_usage", Value::Bool(asked)) => include_usage = *asked,
+            ("continuous_usage_stats" | "include_obfuscation", Value::Bool(true)) => {
+                return Err(ApiError::unsupported(format!("stream_options.{name}"), "leave it out"));
+            }
+            ("include_usage" | "continuous_usage_stats" | "include_obfuscation", other) => {
+                return Err(wrong_type(&format!("stream_options.{name}"), "a boolean", other));
+            }
+            _ => {
+                let param = format!("stream_options.{}", super::fields::quoted(name));
+                return Err(ApiError::UnknownParameter { param });
+            }
+        }
+    }
+    Ok(include_usage)
+}

@@ -1,0 +1,119 @@
+//! The generating routes.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header;
+use serde::Serialize;
+use wayfare_journey::RequestLabel;
+
+use crate::body::read_json;
+use crate::endpoint::Endpoint;
+use crate::error::ApiError;
+use crate::generation::{ChoiceDelta, Generation};
+use crate::journey_layer::RequestContext;
+use crate::responses::{ChatChoice, CompletionChoice, Envelope, Message, Usage};
+use crate::server::{AppState, SharedState};
+use crate::sse::{ChunkWriter, stream_response};
+
+pub(crate) async fn chat(
+    State(state): State<SharedState>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    generate(&state, Endpoint::Chat, &context, request).await
+}
+
+pub(crate) async fn completion(
+    State(state): State<SharedState>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    generate(&state, Endpoint::Completion, &context, request).await
+}
+
+async fn generate(
+    state: &AppState,
+    endpoint: Endpoint,
+    context: &RequestContext,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let id = RequestLabel::new(&format!("{}{}", endpoint.id_prefix(), context.request_id));
+    context.journey.identified(&id);
+    state.check_serving()?;
+    let (head, body) = request.into_parts();
+    let body = read_json(state, &head.headers, body).await?;
+    context.journey.body_complete(state.clock.now());
+
+    let prepared = state.workshop.prepare(endpoint, body, state.own_seed()).await?;
+    context.journey.described(|| prepared.attributes(endpoint));
+    // It may have changed while the body came.
+    state.check_serving()?;
+    let generation = Generation::start(state, context, endpoint, id.clone(), &prepared)?;
+
+    let created = state.unix_seconds(context.arrived);
+    if prepared.stream {
+        let writer = ChunkWriter::new(endpoint, id, created, prepared.model, prepared.include_usage);
+        return Ok(stream_response(generation, writer, Arc::clone(&state.clock)));
+    }
+    whole(endpoint, generation, &id, created, &prepared.model).await
+}
+
+/// Waits for the end of the generation and answers in one piece.
+async fn whole(
+    endpoint: Endpoint,
+    mut generation: Generation,
+    id: &RequestLabel,
+    created: u64,
+    model: &str,
+) -> Result<Response, ApiError> {
+    while !generation.is_over() {
+        poll_fn(|cx| generation.poll_progress(cx)).await?;
+    }
+    let usage = Some(Some(Usage::from(generation.usage())));
+    let choices: Vec<(usize, ChoiceDelta)> = generation.take_deltas().collect();
+    let id = id.as_str();
+    match endpoint {
+        Endpoint::Chat => {
+            let choices: Vec<_> = choices.iter().map(|(index, delta)| chat_choice(*index, delta)).collect();
+            json(&Envelope { id, object: "chat.completion", created, model, choices: &choices, usage })
+        }
+        Endpoint::Completion => {
+            let choices: Vec<_> =
+                choices.iter().map(|(index, delta)| completion_choice(*index, delta)).collect();
+            json(&Envelope { id, object: "text_completion", created, model, choices: &choices, usage })
+        }
+    }
+}
+
+fn chat_choice(index: usize, delta: &ChoiceDelta) -> ChatChoice<'_> {
+    let end = delta.end.as_ref();
+    ChatChoice {
+        index,
+        message: Message { role: "assistant", content: &delta.text, refusal: None },
+        logprobs: None,
+        finish_reason: end.map(|end| end.finish_reason),
+        stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+    }
+}
+
+fn completion_choice(index: usize, delta: &ChoiceDelta) -> CompletionChoice<'_> {
+    let end = delta.end.as_ref();
+    CompletionChoice {
+        index,
+        text: &delta.text,
+        logprobs: None,
+        finish_reason: end.map(|end| end.finish_reason),
+        stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+    }
+}
+
+fn json(body: &impl Serialize) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(body)
+        .map_err(|_| ApiError::Internal { detail: "the answer could not be written as JSON" })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
+}

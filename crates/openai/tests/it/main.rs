@@ -1,0 +1,13 @@
+//! The API through its router, with a scripted engine behind it.
+#![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
+
+mod answers;
+mod disconnect;
+mod endings;
+mod journeys;
+mod metrics;
+mod refusals;
+mod rig;
+mod robustness;
+mod shutdown;
+mod streaming;
