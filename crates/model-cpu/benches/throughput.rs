@@ -1,0 +1,103 @@
+//! Tokens per second of the default model: prefill of whole prompts, and decoding of several sequences at once.
+//!
+//! `cargo bench -p wayfare-model-cpu -- [threads=N] [full] [part of a row's name]`
+
+use std::{path::PathBuf, time::Instant};
+use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
+use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
+
+const BLOCK_SIZE: usize = 16;
+const CONTEXT: usize = 200;
+const MOST_SEQUENCES: usize = 32;
+const MAX_MODEL_LEN: usize = 1024;
+const SAMPLE: SampleSpec =
+    SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index: 0 };
+
+fn main() {
+    let mut threads = 2;
+    let mut precision = WeightPrecision::Quantised;
+    let mut wanted = String::new();
+    for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
+        match argument.strip_prefix("threads=") {
+            Some(number) => threads = number.parse().expect("threads=N"),
+            None if argument == "full" => precision = WeightPrecision::Full,
+            None => wanted = argument,
+        }
+    }
+    let home = std::env::var_os("WAYFARE_HOME").map(PathBuf::from).unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HOME").expect("HOME or WAYFARE_HOME is set")).join(".cache/wayfare")
+    });
+    let path = home.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let source = ModelSource::open(&path).expect("the default model is there: run `cargo xtask model`");
+    let options = LoadOptions {
+        block_size: BLOCK_SIZE,
+        num_kv_blocks: MOST_SEQUENCES * MAX_MODEL_LEN / BLOCK_SIZE + 1,
+        max_model_len: MAX_MODEL_LEN,
+        threads,
+        precision,
+    };
+    let start = now();
+    let mut model = source.load(&options, &mut |_, _| {}).expect("the model loads");
+    println!(
+        "{precision:?}, {threads} threads, {} MB of weights, loaded in {:.2} s",
+        source.weight_bytes(precision) / 1_000_000,
+        seconds_since(start)
+    );
+    println!("{:<28} {:>10} {:>10}", "", "best tok/s", "median");
+    for rows in [32, 128, 512] {
+        report(&wanted, &format!("prefill of {rows}"), rows, 12, || step(&mut model, 1, rows, 0));
+    }
+    for sequences in [1, 4, 16, 32] {
+        step(&mut model, sequences, CONTEXT, 0);
+        report(&wanted, &format!("{sequences} decoding at {CONTEXT}"), sequences, 60, || {
+            step(&mut model, sequences, 1, CONTEXT)
+        });
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn seconds_since(start: Instant) -> f64 {
+    (now() - start).as_secs_f64()
+}
+
+fn report(wanted: &str, what: &str, tokens: usize, repeats: usize, mut run: impl FnMut()) {
+    if !what.contains(wanted) {
+        return;
+    }
+    run();
+    let mut seconds: Vec<f64> = (0..repeats)
+        .map(|_| {
+            let start = now();
+            run();
+            seconds_since(start)
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let rate = |seconds: f64| tokens as f64 / seconds;
+    println!("{what:<28} {:>10.0} {:>10.0}", rate(seconds[0]), rate(seconds[repeats / 2]));
+}
+
+/// One step of `num_sequences` sequences with `num_tokens` tokens each after `first_position` others.
+fn step(model: &mut CpuModel, num_sequences: usize, num_tokens: usize, first_position: usize) {
+    let mut input = StepInput::default();
+    let num_blocks = MAX_MODEL_LEN / BLOCK_SIZE;
+    for sequence in 0..num_sequences {
+        input.sequences.push(StepSequence {
+            slot: sequence as u32,
+            token_start: input.token_ids.len() as u32,
+            num_tokens: num_tokens as u32,
+            first_position: first_position as u32,
+            block_start: input.block_tables.len() as u32,
+            num_blocks: num_blocks as u32,
+            sample: Some(SAMPLE),
+        });
+        input.token_ids.extend((0..num_tokens).map(|index| (100 + 7 * index + 31 * sequence) as u32));
+        input.block_tables.extend((0..num_blocks).map(|block| (1 + sequence * num_blocks + block) as u32));
+    }
+    let mut logits = Vec::new();
+    model.forward(&input, &mut logits).expect("the step is valid");
+}

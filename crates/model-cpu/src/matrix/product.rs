@@ -1,0 +1,325 @@
+//! HOT PATH. Products of activations with matrices, shared out among a team.
+#![allow(
+    unsafe_code,
+    reason = "tasks write disjoint columns of one output; the float product takes pointers"
+)]
+
+use super::{Form, FormKind, Matrix};
+use crate::{
+    kernels::{ActivationBlock, BLOCK, LANES, PanelBlock, Tile, multiply_tile, vector},
+    parallel::{DisjointMut, Team},
+};
+
+/// Panels per task: enough that starting a task costs nothing against it, few enough to share out evenly.
+const PANELS_PER_TASK: usize = 4;
+/// Output channels per task of the float product.
+const CHANNELS_PER_TASK: usize = 96;
+/// Rows that are multiplied at once: with two panels, as many sums as fit the registers.
+const MOST_ROWS: usize = 6;
+
+/// Rows of inputs of products, in the form that the matrices want.
+#[derive(Default)]
+pub(crate) struct Activations {
+    width: usize,
+    values: Vec<f32>,
+    blocks: Vec<ActivationBlock>,
+}
+
+impl Activations {
+    /// Makes room for `num_rows` rows of `width` values; what they hold is arbitrary.
+    pub(crate) fn resize(&mut self, num_rows: usize, width: usize) {
+        self.width = width;
+        if self.values.len() < num_rows * width {
+            self.values.resize(num_rows * width, 0.0);
+        }
+        let num_blocks = num_rows * width.div_ceil(BLOCK);
+        if self.blocks.len() < num_blocks {
+            self.blocks.resize(num_blocks, ActivationBlock::ZERO);
+        }
+    }
+
+    /// Fills rows `0..num_rows`: `write` is called with each row's number and place, in parallel.
+    pub(crate) fn fill(
+        &mut self,
+        team: &Team,
+        num_rows: usize,
+        form: FormKind,
+        write: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let (width, num_blocks) = (self.width, self.width.div_ceil(BLOCK));
+        let values = DisjointMut::new(&mut self.values);
+        let blocks = DisjointMut::new(&mut self.blocks);
+        let rows_per_task = num_rows.div_ceil(team.num_workers() * 4).max(1);
+        team.for_each(num_rows.div_ceil(rows_per_task), |_, task| {
+            for row in task * rows_per_task..num_rows.min((task + 1) * rows_per_task) {
+                // SAFETY: a row belongs to one task.
+                let (values, blocks) = unsafe {
+                    (
+                        values.part(row * width..(row + 1) * width),
+                        blocks.part(row * num_blocks..(row + 1) * num_blocks),
+                    )
+                };
+                write(row, values);
+                if form != FormKind::Full {
+                    vector::quantise_row(values, blocks);
+                }
+            }
+        });
+    }
+}
+
+/// One or more matrices with the same input, whose outputs stand side by side.
+pub(crate) struct Projection {
+    parts: Vec<Part>,
+    tasks: Vec<Task>,
+    out_features: usize,
+}
+
+struct Part {
+    matrix: Matrix,
+    bias: Option<Vec<f32>>,
+    first_column: usize,
+}
+
+/// Output channels of one part that are computed in one go, as panels or single channels.
+#[derive(Clone, Copy)]
+struct Task {
+    part: usize,
+    start: usize,
+    end: usize,
+}
+
+/// Where and how a task leaves its results.
+struct Output<'a> {
+    values: DisjointMut<'a, f32>,
+    width: usize,
+    accumulate: bool,
+}
+
+impl Projection {
+    pub(crate) fn new(matrices: Vec<(Matrix, Option<Vec<f32>>)>) -> Self {
+        let mut projection = Self { parts: Vec::new(), tasks: Vec::new(), out_features: 0 };
+        for (index, (matrix, bias)) in matrices.into_iter().enumerate() {
+            let (count, per_task) = match matrix.form {
+                Form::Full(_) => (matrix.out_features, CHANNELS_PER_TASK),
+                Form::FourBit(_) | Form::EightBit(_) => {
+                    (matrix.out_features.div_ceil(LANES), PANELS_PER_TASK)
+                }
+            };
+            projection.tasks.extend((0..count).step_by(per_task).map(|start| Task {
+                part: index,
+                start,
+                end: count.min(start + per_task),
+            }));
+            let first_column = projection.out_features;
+            projection.out_features += matrix.out_features;
+            projection.parts.push(Part { matrix, bias, first_column });
+        }
+        projection
+    }
+
+    /// Number of values per row of output.
+    pub(crate) fn out_features(&self) -> usize {
+        self.out_features
+    }
+
+    /// The first matrix.
+    pub(crate) fn matrix(&self) -> &Matrix {
+        &self.parts[0].matrix
+    }
+
+    /// Writes the products of the first `num_rows` rows to `out`, or adds them to it.
+    pub(crate) fn apply(
+        &self,
+        team: &Team,
+        inputs: &Activations,
+        num_rows: usize,
+        out: &mut [f32],
+        accumulate: bool,
+    ) {
+        let output = Output {
+            values: DisjointMut::new(&mut out[..num_rows * self.out_features]),
+            width: self.out_features,
+            accumulate,
+        };
+        team.for_each(self.tasks.len(), |_, task| {
+            let task = self.tasks[task];
+            let part = &self.parts[task.part];
+            match &part.matrix.form {
+                Form::FourBit(blocks) => part.multiply_panels(task, blocks, inputs, num_rows, &output),
+                Form::EightBit(blocks) => part.multiply_panels(task, blocks, inputs, num_rows, &output),
+                Form::Full(weights) => part.multiply_full(task, weights, inputs, num_rows, &output),
+            }
+        });
+    }
+}
+
+impl Part {
+    fn multiply_panels<const BYTES: usize>(
+        &self,
+        task: Task,
+        blocks: &[PanelBlock<BYTES>],
+        inputs: &Activations,
+        num_rows: usize,
+        output: &Output<'_>,
+    ) {
+        let num_blocks = self.matrix.in_features.div_ceil(BLOCK);
+        let panel = |index: usize| &blocks[index * num_blocks..(index + 1) * num_blocks];
+        let inputs = RowBlocks { blocks: &inputs.blocks, num_blocks };
+        let mut index = task.start;
+        if num_rows == 1 {
+            while index + 4 <= task.end {
+                let panels = [panel(index), panel(index + 1), panel(index + 2), panel(index + 3)];
+                self.store(output, 0, index, &multiply_tile(panels, inputs.rows::<1>(0), 4 * num_blocks));
+                index += 4;
+            }
+        }
+        while index + 2 <= task.end {
+            self.multiply_rows([panel(index), panel(index + 1)], index, &inputs, num_rows, output);
+            index += 2;
+        }
+        if index < task.end {
+            self.multiply_rows([panel(index)], index, &inputs, num_rows, output);
+        }
+    }
+
+    /// All rows with the given panels, in groups of nearly equal size.
+    fn multiply_rows<const BYTES: usize, const PANELS: usize>(
+        &self,
+        panels: [&[PanelBlock<BYTES>]; PANELS],
+        first_panel: usize,
+        inputs: &RowBlocks<'_>,
+        num_rows: usize,
+        output: &Output<'_>,
+    ) {
+        let mut remaining_groups = num_rows.div_ceil(MOST_ROWS);
+        let mut row = 0;
+        while row < num_rows {
+            let group = (num_rows - row).div_ceil(remaining_groups);
+            // The first group loads these panels and has the next ones fetched; the others find both in the cache.
+            let ahead = if row == 0 { PANELS * inputs.num_blocks } else { 0 };
+            match group {
+                1 => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<1>(row), ahead))
+                }
+                2 => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<2>(row), ahead))
+                }
+                3 => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<3>(row), ahead))
+                }
+                4 => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<4>(row), ahead))
+                }
+                5 => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<5>(row), ahead))
+                }
+                _ => {
+                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<6>(row), ahead))
+                }
+            }
+            row += group;
+            remaining_groups -= 1;
+        }
+    }
+
+    fn store<const ROWS: usize, const PANELS: usize>(
+        &self,
+        output: &Output<'_>,
+        first_row: usize,
+        first_panel: usize,
+        tile: &Tile<ROWS, PANELS>,
+    ) {
+        for (row, panels) in tile.iter().enumerate() {
+            for (panel, sums) in panels.iter().enumerate() {
+                let channel = (first_panel + panel) * LANES;
+                let count = LANES.min(self.matrix.out_features - channel);
+                let start = (first_row + row) * output.width + self.first_column + channel;
+                // SAFETY: a column belongs to one task.
+                let target = unsafe { output.values.part(start..start + count) };
+                let bias = self.bias.as_ref().map(|bias| &bias[channel..channel + count]);
+                store_lanes(target, sums, bias, output.accumulate);
+            }
+        }
+    }
+
+    fn multiply_full(
+        &self,
+        task: Task,
+        weights: &[f32],
+        inputs: &Activations,
+        num_rows: usize,
+        output: &Output<'_>,
+    ) {
+        let in_features = self.matrix.in_features;
+        let count = task.end - task.start;
+        let weights = &weights[task.start * in_features..task.end * in_features];
+        let inputs = &inputs.values[..num_rows * in_features];
+        let first_column = self.first_column + task.start;
+        let last_column = (num_rows - 1) * output.width + first_column + count;
+        let target = output.values.pointer(first_column..last_column);
+        // SAFETY: `num_rows` rows of `count` outputs at distance `width` lie within the output and belong to this
+        // task; the inputs and weights are whole slices of the stated sizes, row after row.
+        unsafe {
+            gemm::gemm(
+                num_rows,
+                count,
+                in_features,
+                target,
+                1,
+                output.width as isize,
+                output.accumulate,
+                inputs.as_ptr(),
+                1,
+                in_features as isize,
+                weights.as_ptr(),
+                in_features as isize,
+                1,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        if let Some(bias) = &self.bias {
+            for row in 0..num_rows {
+                let start = row * output.width + first_column;
+                // SAFETY: a column belongs to one task.
+                let target = unsafe { output.values.part(start..start + count) };
+                for (target, bias) in target.iter_mut().zip(&bias[task.start..task.end]) {
+                    *target += bias;
+                }
+            }
+        }
+    }
+}
+
+fn store_lanes(target: &mut [f32], sums: &[f32; LANES], bias: Option<&[f32]>, accumulate: bool) {
+    match (bias, accumulate) {
+        (None, false) => target.copy_from_slice(&sums[..target.len()]),
+        (None, true) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
+        (Some(bias), false) => {
+            target.iter_mut().zip(sums).zip(bias).for_each(|((target, sum), bias)| *target = sum + bias);
+        }
+        (Some(bias), true) => {
+            target.iter_mut().zip(sums).zip(bias).for_each(|((target, sum), bias)| *target += sum + bias);
+        }
+    }
+}
+
+/// Quantised rows of `num_blocks` blocks.
+struct RowBlocks<'a> {
+    blocks: &'a [ActivationBlock],
+    num_blocks: usize,
+}
+
+impl RowBlocks<'_> {
+    fn rows<const ROWS: usize>(&self, first: usize) -> [&[ActivationBlock]; ROWS] {
+        std::array::from_fn(|row| {
+            let start = (first + row) * self.num_blocks;
+            &self.blocks[start..start + self.num_blocks]
+        })
+    }
+}

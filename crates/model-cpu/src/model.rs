@@ -1,0 +1,302 @@
+//! HOT PATH. The forward pass.
+
+mod step;
+
+use crate::{
+    attention::{AttentionPlan, AttentionShape},
+    config::{ModelConfig, RopeFrequencies},
+    kernels::vector,
+    kv_cache::{KvLayout, LayerCache, LayerWriter},
+    matrix::{Activations, FormKind, Projection},
+    parallel::{DisjointMut, Team},
+};
+use step::{StepChecker, TokenPlace};
+use wayfare_engine_local::{ExecutorError, Model, StepInput};
+
+/// A loaded model with its KV cache and threads.
+pub struct CpuModel {
+    config: ModelConfig,
+    frequencies: RopeFrequencies,
+    weights: Weights,
+    caches: Vec<LayerCache>,
+    layout: KvLayout,
+    team: Team,
+    form: FormKind,
+    checker: StepChecker,
+    scratch: Scratch,
+    plan: AttentionPlan,
+}
+
+/// What loading hands over.
+pub(crate) struct ModelParts {
+    pub(crate) config: ModelConfig,
+    pub(crate) frequencies: RopeFrequencies,
+    pub(crate) weights: Weights,
+    pub(crate) caches: Vec<LayerCache>,
+    pub(crate) layout: KvLayout,
+    pub(crate) team: Team,
+    pub(crate) max_model_len: usize,
+    pub(crate) form: FormKind,
+}
+
+pub(crate) struct Weights {
+    pub(crate) embedding: Projection,
+    /// `None`: the embedding.
+    pub(crate) head: Option<Projection>,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) final_norm: Vec<f32>,
+}
+
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) query_key_value: Projection,
+    pub(crate) query_norm: Option<Vec<f32>>,
+    pub(crate) key_norm: Option<Vec<f32>>,
+    pub(crate) output: Projection,
+    pub(crate) feed_forward_norm: Vec<f32>,
+    pub(crate) gate_up: Projection,
+    pub(crate) down: Projection,
+    pub(crate) window: Option<usize>,
+}
+
+/// Buffers of a step, row after row; they grow to the largest step seen and stay.
+#[derive(Default)]
+struct Scratch {
+    /// `hidden_size` per row.
+    residual: Vec<f32>,
+    /// Queries, keys and values of a row side by side.
+    query_key_value: Vec<f32>,
+    /// `query_width` per row.
+    attended: Vec<f32>,
+    /// Gate and up projections of a row side by side.
+    gate_up: Vec<f32>,
+    /// `head_dim / 2` per row.
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+    inputs: Activations,
+    /// Where in its sequence and in the cache each row is.
+    places: Vec<TokenPlace>,
+    /// Rows whose logits are wanted.
+    sampled: Vec<usize>,
+}
+
+impl CpuModel {
+    pub(crate) fn new(parts: ModelParts) -> Self {
+        let checker = StepChecker::new(parts.config.vocab_size, parts.layout, parts.max_model_len);
+        Self {
+            config: parts.config,
+            frequencies: parts.frequencies,
+            weights: parts.weights,
+            caches: parts.caches,
+            layout: parts.layout,
+            team: parts.team,
+            form: parts.form,
+            checker,
+            scratch: Scratch::default(),
+            plan: AttentionPlan::default(),
+        }
+    }
+}
+
+impl Model for CpuModel {
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn forward(&mut self, input: &StepInput, logits: &mut Vec<f32>) -> Result<(), ExecutorError> {
+        logits.clear();
+        self.checker.check(input, &mut self.scratch.places, &mut self.scratch.sampled)?;
+        if self.scratch.places.is_empty() {
+            return Ok(());
+        }
+        let forward = Forward {
+            config: &self.config,
+            frequencies: &self.frequencies,
+            weights: &self.weights,
+            layout: self.layout,
+            team: &self.team,
+            form: self.form,
+            input,
+        };
+        forward.run(&mut self.caches, &mut self.scratch, &mut self.plan, logits);
+        Ok(())
+    }
+}
+
+/// One step's constants.
+struct Forward<'a> {
+    config: &'a ModelConfig,
+    frequencies: &'a RopeFrequencies,
+    weights: &'a Weights,
+    layout: KvLayout,
+    team: &'a Team,
+    form: FormKind,
+    input: &'a StepInput,
+}
+
+impl Forward<'_> {
+    fn run(
+        &self,
+        caches: &mut [LayerCache],
+        scratch: &mut Scratch,
+        plan: &mut AttentionPlan,
+        logits: &mut Vec<f32>,
+    ) {
+        let config = self.config;
+        let (team, epsilon) = (self.team, config.rms_norm_eps);
+        let num_rows = scratch.places.len();
+        let (hidden, query_width, inner) =
+            (config.hidden_size, config.query_width(), config.intermediate_size);
+        self.embed(scratch);
+        self.turn_angles(scratch);
+        let Scratch { residual, query_key_value, attended, gate_up, cosines, sines, inputs, places, sampled } =
+            scratch;
+        grow(query_key_value, num_rows * (query_width + 2 * config.kv_width()));
+        grow(attended, num_rows * query_width);
+        grow(gate_up, num_rows * 2 * inner);
+        let shape = AttentionShape {
+            layout: self.layout,
+            num_heads: config.num_heads,
+            query_stride: query_width + 2 * config.kv_width(),
+        };
+        plan.prepare(team, &shape, self.input);
+
+        for (layer, cache) in self.weights.layers.iter().zip(caches) {
+            inputs.resize(num_rows, hidden);
+            inputs.fill(team, num_rows, self.form, |row, out| {
+                vector::rms_norm(
+                    &residual[row * hidden..(row + 1) * hidden],
+                    &layer.attention_norm,
+                    epsilon,
+                    out,
+                );
+            });
+            layer.query_key_value.apply(team, inputs, num_rows, query_key_value, false);
+            let angles = Angles { cosines, sines };
+            self.rotate_and_store(layer, cache, query_key_value, places, angles);
+            plan.run(team, &shape, cache, self.input, query_key_value, layer.window, attended);
+
+            inputs.resize(num_rows, query_width);
+            inputs.fill(team, num_rows, self.form, |row, out| {
+                out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
+            });
+            layer.output.apply(team, inputs, num_rows, residual, true);
+
+            inputs.resize(num_rows, hidden);
+            inputs.fill(team, num_rows, self.form, |row, out| {
+                vector::rms_norm(
+                    &residual[row * hidden..(row + 1) * hidden],
+                    &layer.feed_forward_norm,
+                    epsilon,
+                    out,
+                );
+            });
+            layer.gate_up.apply(team, inputs, num_rows, gate_up, false);
+            inputs.resize(num_rows, inner);
+            inputs.fill(team, num_rows, self.form, |row, out| {
+                let (gate, up) = gate_up[2 * row * inner..2 * (row + 1) * inner].split_at(inner);
+                vector::gated_silu(gate, up, out);
+            });
+            layer.down.apply(team, inputs, num_rows, residual, true);
+        }
+
+        if sampled.is_empty() {
+            return;
+        }
+        inputs.resize(sampled.len(), hidden);
+        inputs.fill(team, sampled.len(), self.form, |index, out| {
+            let row = sampled[index];
+            vector::rms_norm(
+                &residual[row * hidden..(row + 1) * hidden],
+                &self.weights.final_norm,
+                epsilon,
+                out,
+            );
+        });
+        logits.resize(sampled.len() * config.vocab_size, 0.0);
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        head.apply(team, inputs, sampled.len(), logits, false);
+    }
+
+    /// Looks up the embeddings of all tokens.
+    fn embed(&self, scratch: &mut Scratch) {
+        let hidden = self.config.hidden_size;
+        grow(&mut scratch.residual, scratch.places.len() * hidden);
+        let embedding = self.weights.embedding.matrix();
+        for (place, row) in scratch.places.iter().zip(scratch.residual.chunks_exact_mut(hidden)) {
+            embedding.row(place.token_id as usize, row);
+        }
+    }
+
+    /// Computes the rotary angles of all rows, once for all layers.
+    fn turn_angles(&self, scratch: &mut Scratch) {
+        let frequencies = &self.frequencies.frequencies;
+        let amplitude = self.frequencies.amplitude;
+        let half = frequencies.len();
+        let Scratch { cosines, sines, places, .. } = scratch;
+        grow(cosines, places.len() * half);
+        grow(sines, places.len() * half);
+        let rows = cosines.chunks_exact_mut(half).zip(sines.chunks_exact_mut(half));
+        for (place, (cosines, sines)) in places.iter().zip(rows) {
+            for ((frequency, cosine), sine) in frequencies.iter().zip(cosines).zip(sines) {
+                let (exact_sine, exact_cosine) = (place.position as f64 * frequency).sin_cos();
+                *cosine = exact_cosine as f32 * amplitude;
+                *sine = exact_sine as f32 * amplitude;
+            }
+        }
+    }
+
+    /// Normalises and rotates queries and keys, and writes keys and values to the cache.
+    #[allow(unsafe_code, reason = "tasks write disjoint rows and disjoint positions of the cache")]
+    fn rotate_and_store(
+        &self,
+        layer: &Layer,
+        cache: &mut LayerCache,
+        query_key_value: &mut [f32],
+        places: &[TokenPlace],
+        angles: Angles<'_>,
+    ) {
+        let config = self.config;
+        let (head_dim, half) = (config.head_dim, config.head_dim / 2);
+        let stride = layer.query_key_value.out_features();
+        let rows = DisjointMut::new(query_key_value);
+        let writer = LayerWriter::new(self.layout, cache);
+        let rows_per_task = places.len().div_ceil(self.team.num_workers() * 4);
+        self.team.for_each(places.len().div_ceil(rows_per_task), |_, task| {
+            for row in task * rows_per_task..places.len().min((task + 1) * rows_per_task) {
+                // SAFETY: a row belongs to one task.
+                let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
+                let cosines = &angles.cosines[row * half..(row + 1) * half];
+                let sines = &angles.sines[row * half..(row + 1) * half];
+                let (queries, rest) = values.split_at_mut(config.query_width());
+                let (keys, values) = rest.split_at_mut(config.kv_width());
+                for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
+                    for head in heads.chunks_exact_mut(head_dim) {
+                        if let Some(norm) = norm {
+                            vector::rms_norm_in_place(head, norm, config.rms_norm_eps);
+                        }
+                        vector::rotate_halves(head, cosines, sines);
+                    }
+                }
+                let place = &places[row];
+                let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
+                for (head, (key, value)) in heads {
+                    // SAFETY: no two rows of a step have the same block and offset, as the checker saw to.
+                    unsafe { writer.write(place.block, place.offset, head, key, value) };
+                }
+            }
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Angles<'a> {
+    cosines: &'a [f32],
+    sines: &'a [f32],
+}
+
+fn grow(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+}
