@@ -1,1 +1,48 @@
-fn main() {}
+//! The project's automation: `cargo xtask demo`, `test`, `tidy`, `model`.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
+
+mod demo;
+mod model;
+mod process;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's automation.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetches the default model, serves it with journey tracing on, and shows some journeys.
+    Demo(demo::Options),
+    /// Runs everything that CI runs.
+    Test(test::Options),
+    /// Checks the architecture table and the sources against the project's rules.
+    Tidy,
+    /// Fetches the default model into the cache, and prints its path.
+    Model,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Model => model::ensure().map(|path| println!("{}", path.display())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

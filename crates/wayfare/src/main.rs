@@ -1,1 +1,36 @@
-fn main() {}
+//! `wayfare`: the command line, and the wiring of the parts into a server.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod cli;
+#[cfg(feature = "hub")]
+mod hub;
+mod journeys;
+mod logging;
+mod memory;
+mod model;
+mod progress;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+/// What a shell sees when the server could not start.
+const START_FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    logging::init();
+    let Command::Serve(options) = command;
+    match serve::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(START_FAILED)
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Guards, cells and the tracer through their public interface.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod documentation;
 mod endings;
 mod handover;
 mod rig;

@@ -1,0 +1,205 @@
+//! From a model to a running engine.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tracing::info;
+use wayfare_engine::OutputSink;
+use wayfare_engine_local::{Executor, LocalEngine, SamplingExecutor, SimulatedExecutor, StepTimeModel};
+use wayfare_journey::Clock;
+use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
+use wayfare_scheduler::SchedulerConfig;
+use wayfare_text::{GgufVocabulary, TextFiles};
+
+use crate::cli::EngineOptions;
+use crate::memory::{KvDemand, available_bytes, gibibytes, num_kv_blocks};
+use crate::model::ModelArgument;
+use crate::progress::byte_bar;
+
+const CPU_MAX_NUM_SEQS: u32 = 32;
+const SIMULATED_MAX_NUM_SEQS: u32 = 256;
+const SIMULATED_MAX_MODEL_LEN: u32 = 8192;
+/// About what one large GPU holds beside an 8-billion-parameter model, in blocks of 16 tokens.
+const SIMULATED_KV_BLOCKS: u32 = 16_384;
+/// The order of magnitude of an 8-billion-parameter model on one large GPU.
+const SIMULATED_STEP_TIME: StepTimeModel = StepTimeModel {
+    base: Duration::from_millis(6),
+    per_prefill_token: Duration::from_micros(50),
+    per_decode_token: Duration::from_micros(20),
+    noise: 0.0,
+    seed: 0,
+};
+/// What the simulated engine answers, over and over.
+const SIMULATED_ANSWER: &str = "This answer is simulated: no model was run, only its time passed. ";
+
+/// An engine that is ready to be started, and the text side of its model.
+pub(crate) struct Backend {
+    pub(crate) config: SchedulerConfig,
+    text: TextFiles,
+    /// Which engine it is, for the resource of the traces.
+    pub(crate) engine_name: &'static str,
+    vocab_size: u32,
+    executor: Box<dyn Executor>,
+}
+
+impl Backend {
+    /// Reads the model into memory.
+    ///
+    /// # Errors
+    /// When the model cannot be read, is not supported or does not fit.
+    pub(crate) fn load(model: &ModelArgument, options: &EngineOptions) -> Result<Self> {
+        match model {
+            ModelArgument::Simulated => Self::simulated(options),
+            ModelArgument::Local(path) => Self::cpu(path, options),
+            #[cfg(feature = "hub")]
+            ModelArgument::Hub { owner, repository, file } => {
+                Self::cpu(&crate::hub::fetch(owner, repository, file.as_deref())?, options)
+            }
+            #[cfg(not(feature = "hub"))]
+            ModelArgument::Hub { owner, repository, .. } => {
+                bail!(
+                    "{owner}/{repository} cannot be fetched: this wayfare was built without the feature `hub`"
+                )
+            }
+        }
+    }
+
+    /// Starts the engine thread.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn start(
+        self,
+        sink: Box<dyn OutputSink>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(LocalEngine, TextFiles)> {
+        let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock)?;
+        Ok((engine, self.text))
+    }
+
+    fn cpu(path: &Path, options: &EngineOptions) -> Result<Self> {
+        let source = ModelSource::open(path)?;
+        let mut text = match source.vocabulary() {
+            Some(vocabulary) => TextFiles::from_gguf(&text_vocabulary(vocabulary)),
+            None if path.is_dir() => TextFiles::read(path),
+            None => bail!("{} holds no tokeniser", path.display()),
+        }
+        .with_context(|| format!("the text side of {}", path.display()))?;
+        let info = source.info();
+        // The output layer may be padded beyond the tokens that have a text.
+        text.tokenizer = text.tokenizer.with_model_vocab_size(info.vocab_size);
+        // The weights' own files may name more end-of-text tokens than the tokeniser's.
+        text.end_of_text.extend(&info.eos_token_ids);
+        text.end_of_text.sort_unstable();
+        text.end_of_text.dedup();
+        let config = cpu_config(info, &source, options)?;
+        let load_options = LoadOptions {
+            block_size: config.block_size as usize,
+            num_kv_blocks: config.num_kv_blocks as usize,
+            max_model_len: config.max_model_len as usize,
+            threads: threads(options),
+            precision: WeightPrecision::default(),
+        };
+        let bar = byte_bar("loading weights");
+        let model = source.load(&load_options, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        info!(
+            "{:?} model of {} layers in memory: weights {}, {} threads",
+            info.architecture,
+            info.num_layers,
+            gibibytes(source.weight_bytes(load_options.precision)),
+            load_options.threads
+        );
+        Ok(Self {
+            config,
+            text,
+            engine_name: "cpu",
+            vocab_size: u32::try_from(info.vocab_size).context("the vocabulary is too large")?,
+            executor: Box::new(SamplingExecutor::new(model)),
+        })
+    }
+
+    fn simulated(options: &EngineOptions) -> Result<Self> {
+        let text = TextFiles::of_bytes()?;
+        let answer = text.tokenizer.encode(SIMULATED_ANSWER, false)?;
+        let max_num_seqs = options.max_num_seqs.map_or(SIMULATED_MAX_NUM_SEQS, NonZeroU32::get);
+        let config = SchedulerConfig {
+            max_num_seqs,
+            max_num_batched_tokens: options.max_num_batched_tokens.get(),
+            max_model_len: options.max_model_len.map_or(SIMULATED_MAX_MODEL_LEN, NonZeroU32::get),
+            block_size: options.block_size.get(),
+            num_kv_blocks: options.num_gpu_blocks_override.map_or(SIMULATED_KV_BLOCKS, NonZeroU32::get),
+        };
+        config.validate()?;
+        Ok(Self {
+            config,
+            engine_name: "simulated",
+            vocab_size: u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?,
+            text,
+            executor: Box::new(SimulatedExecutor::in_real_time(SIMULATED_STEP_TIME, answer.into())),
+        })
+    }
+}
+
+fn threads(options: &EngineOptions) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    options.threads.map_or_else(all, |threads| threads.get() as usize)
+}
+
+fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -> Result<SchedulerConfig> {
+    let context = u32::try_from(info.context_length).unwrap_or(u32::MAX);
+    let max_model_len = options.max_model_len.map_or(context, NonZeroU32::get);
+    if max_model_len > context {
+        bail!("--max-model-len {max_model_len} is more than the {context} positions the model was made for");
+    }
+    let max_num_seqs = options.max_num_seqs.map_or(CPU_MAX_NUM_SEQS, NonZeroU32::get);
+    let block_size = options.block_size.get();
+    let demand = KvDemand {
+        available_bytes: available_bytes()?,
+        weight_bytes: source.weight_bytes(WeightPrecision::default()),
+        kv_bytes_per_token: info.kv_bytes_per_token,
+        block_size,
+        max_num_seqs,
+        max_model_len,
+        num_blocks: options.num_gpu_blocks_override.map(NonZeroU32::get),
+    };
+    let config = SchedulerConfig {
+        max_num_seqs,
+        max_num_batched_tokens: options.max_num_batched_tokens.get(),
+        max_model_len,
+        block_size,
+        num_kv_blocks: num_kv_blocks(&demand)?,
+    };
+    config.validate()?;
+    let cache_bytes = info.kv_bytes_per_token * u64::from(block_size) * u64::from(config.num_kv_blocks);
+    info!("KV cache: {} blocks of {block_size} tokens, {}", config.num_kv_blocks, gibibytes(cache_bytes));
+    Ok(config)
+}
+
+/// The same vocabulary for the crate that tokenises, which knows nothing of weight files.
+fn text_vocabulary(vocabulary: &wayfare_model_cpu::GgufVocabulary) -> GgufVocabulary {
+    let from = vocabulary.clone();
+    GgufVocabulary {
+        model: from.model,
+        pre: from.pre,
+        tokens: from.tokens,
+        token_types: from.token_types,
+        scores: from.scores,
+        merges: from.merges,
+        bos_token_id: from.bos_token_id,
+        eos_token_id: from.eos_token_id,
+        eot_token_id: from.eot_token_id,
+        unknown_token_id: from.unknown_token_id,
+        padding_token_id: from.padding_token_id,
+        add_bos_token: from.add_bos_token,
+        add_eos_token: from.add_eos_token,
+        add_space_prefix: from.add_space_prefix,
+        chat_template: from.chat_template,
+    }
+}

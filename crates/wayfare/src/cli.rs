@@ -1,0 +1,151 @@
+//! The command line. Names and meanings are vLLM's wherever it has the option.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An OpenAI-compatible LLM server that accounts for all the time of every request.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serves a model over the OpenAI API.
+    Serve(Box<ServeOptions>),
+}
+
+/// Options of `wayfare serve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeOptions {
+    /// What to serve: a `.gguf` file; a directory with config.json, tokenizer.json and safetensors; a Hugging
+    /// Face name `org/repo` or `org/repo:file.gguf`; `sim` for the simulated engine. Nothing serves the
+    /// default model, SmolLM2-135M-Instruct.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) http: HttpOptions,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) journey: JourneyOptions,
+}
+
+/// The HTTP side.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpOptions {
+    /// Address to listen on.
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub(crate) host: IpAddr,
+
+    /// Port to listen on; 0 takes a free one and says which.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+
+    /// Names under which clients ask for the model; the first one is the default. Otherwise MODEL as given.
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub(crate) served_model_name: Vec<String>,
+
+    /// Keys of which a client must present one, as `Authorization: Bearer KEY`.
+    #[arg(long, num_args = 1.., value_name = "KEY", env = "VLLM_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Vec<String>,
+
+    /// How long requests in flight may go on after SIGTERM or Ctrl-C, in seconds.
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// The engine and its sizes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineOptions {
+    /// Most tokens of a request, prompt and answer together. Otherwise what the model was made for, or less
+    /// when the KV cache is smaller.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_model_len: Option<NonZeroU32>,
+
+    /// Most requests computed at once [default: 32 on a CPU, 256 simulated].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_num_seqs: Option<NonZeroU32>,
+
+    /// Most tokens computed in one step; longer prompts are computed in chunks.
+    #[arg(long, default_value = "2048", value_name = "TOKENS")]
+    pub(crate) max_num_batched_tokens: NonZeroU32,
+
+    /// Tokens per KV block.
+    #[arg(long, default_value = "16", value_name = "TOKENS")]
+    pub(crate) block_size: NonZeroU32,
+
+    /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory.
+    #[arg(long, alias = "num-kv-blocks", value_name = "COUNT")]
+    pub(crate) num_gpu_blocks_override: Option<NonZeroU32>,
+
+    /// Not supported yet; refused, so that nobody relies on it.
+    #[arg(long, hide = true)]
+    pub(crate) enable_prefix_caching: bool,
+
+    /// Makes the random numbers of requests without a seed of their own a fixed series.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+
+    /// Threads that compute. Otherwise one per processor.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) threads: Option<NonZeroU32>,
+}
+
+/// Journey tracing.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Journey tracing")]
+pub(crate) struct JourneyOptions {
+    /// Records the journey of every request.
+    #[arg(long)]
+    pub(crate) enable_journey_tracing: bool,
+
+    /// Collector that journeys are sent to, such as http://localhost:4317. The protocol is that of
+    /// OTEL_EXPORTER_OTLP_PROTOCOL: grpc (the default) or http/protobuf.
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp_traces_endpoint: Option<String>,
+
+    /// Share of requests that are recorded, from 0 to 1, chosen by trace id.
+    #[arg(long, default_value_t = 1.0, value_name = "RATE")]
+    pub(crate) journey_tracing_sample_rate: f64,
+
+    /// File that journeys are appended to, as OTLP/JSON lines.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) journey_file: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_shutdown_timeout_is_a_number_of_seconds() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for bad in ["-1", "soon", "NaN", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `wayfare serve`: from options to a running server, and back down.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use wayfare_engine::Engine as _;
+use wayfare_engine_local::LocalEngine;
+use wayfare_journey::{Clock, SystemClock, WallAnchor};
+use wayfare_journey_otlp::{EngineDescription, Exporter};
+use wayfare_openai::{Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
+
+use crate::backend::Backend;
+use crate::cli::ServeOptions;
+use crate::signals::EndSignals;
+use crate::{journeys, model};
+
+/// Connections that the system holds while the server is busy accepting.
+const LISTEN_BACKLOG: u32 = 1024;
+/// How often a draining server looks whether everything has ended.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long answers that were cut short may take to reach their clients.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// When the server cannot start.
+pub(crate) fn run(options: &ServeOptions) -> Result<()> {
+    if options.engine.enable_prefix_caching {
+        return Err(anyhow!("--enable-prefix-caching is not supported yet; leave it out"));
+    }
+    let sampler = journeys::check(&options.journey)?;
+    let argument = model::parse(options.model.as_deref())?;
+    let runtime = Runtime::new().context("cannot start the I/O threads")?;
+    // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
+    let socket = {
+        let _in_runtime = runtime.enter();
+        bind(SocketAddr::new(options.http.host, options.http.port))?
+    };
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let wall = WallAnchor::capture();
+    let served_model_names = served_names(options);
+    let backend = Backend::load(&argument, &options.engine)?;
+    let description = EngineDescription {
+        model: served_model_names[0].clone(),
+        engine: backend.engine_name.to_owned(),
+        max_num_seqs: backend.config.max_num_seqs,
+        max_num_batched_tokens: backend.config.max_num_batched_tokens,
+        block_size: backend.config.block_size,
+        num_kv_blocks: backend.config.num_kv_blocks,
+    };
+    let tracing = journeys::start(&options.journey, sampler, Arc::clone(&clock), wall, description)?;
+    let (tracer, exporter) = tracing.unzip();
+
+    let (sink, hub) = output_channel();
+    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock))?;
+    let engine = Arc::new(engine);
+    let limits = engine.limits();
+    if limits.context_tokens() < limits.max_model_len {
+        warn!(
+            "the KV cache holds {} tokens, so requests are limited to that and not to {}",
+            limits.context_tokens(),
+            limits.max_model_len
+        );
+    }
+    let config = ServerConfig {
+        served_model_names,
+        api_keys: options.http.api_key.clone(),
+        engine: Arc::clone(&engine) as _,
+        tokenizer: text.tokenizer,
+        chat_template: text.chat_template,
+        end_of_text: text.end_of_text,
+        tracer,
+        clock,
+        wall,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        default_seed: options.engine.seed,
+        limits: ServerLimits::default(),
+    };
+    runtime.block_on(async {
+        let server = Server::start(config, hub)?;
+        // Until here a signal ends the process by itself: there is nothing to drain.
+        let mut signals = EndSignals::listen()?;
+        let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port))?;
+        announce(&listener)?;
+        serve(listener, &server, &mut signals, options.http.shutdown_timeout).await
+    })?;
+    stop(&engine, exporter, options.http.shutdown_timeout);
+    runtime.shutdown_timeout(CLOSE_TIME);
+    Ok(())
+}
+
+fn served_names(options: &ServeOptions) -> Vec<String> {
+    match &*options.http.served_model_name {
+        [] => vec![model::default_served_name(options.model.as_deref())],
+        names => names.to_vec(),
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.context("cannot make a socket")?;
+    // A port whose last connections still linger is free to us; one that somebody listens on is not.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(in_use(address.port())),
+        _ => anyhow!(error).context(format!("cannot listen on {address}")),
+    })?;
+    Ok(socket)
+}
+
+fn in_use(port: u16) -> String {
+    format!("port {port} is in use; stop what listens there, or choose another with --port")
+}
+
+/// The one line on standard output: scripts wait for it and read the address from it.
+fn announce(listener: &TcpListener) -> Result<()> {
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse()? };
+        address.set_ip(loopback);
+    }
+    let mut out = io::stdout().lock();
+    // Standard output may be closed; the server serves all the same.
+    let _ = writeln!(out, "wayfare is ready: http://{address}").and_then(|()| out.flush());
+    Ok(())
+}
+
+/// Serves until a signal, then lets the requests in flight end.
+async fn serve(
+    listener: TcpListener,
+    server: &Server,
+    signals: &mut EndSignals,
+    drain_time: Duration,
+) -> Result<()> {
+    let (close, closed) = oneshot::channel::<()>();
+    let router: Router = server.router();
+    // Small chunks leave at once: a token that waits for the next one is latency.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "cannot turn off Nagle's algorithm");
+        }
+    });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+        let _ = closed.await;
+    });
+    let mut serving = tokio::spawn(async move { serving.await });
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        ended = &mut serving => return Ok(ended??),
+    };
+    info!("{signal}: no more requests are taken; those in flight have {drain_time:?} to end");
+    let shutdown = server.shutdown_handle();
+    shutdown.drain();
+    tokio::select! {
+        () = drained(&shutdown) => {}
+        () = tokio::time::sleep(drain_time) => {}
+        signal = signals.next() => info!("{signal} again: the requests in flight are ended now"),
+    }
+    let cut_short = shutdown.sequences_in_flight();
+    if cut_short > 0 {
+        warn!("{cut_short} requests in flight are ended before their time");
+    }
+    shutdown.close();
+    let _ = close.send(());
+    // A connection that stays open, or a client that reads nothing, does not hold the server up.
+    if tokio::time::timeout(CLOSE_TIME, &mut serving).await.is_err() {
+        serving.abort();
+        let _ = serving.await;
+    }
+    Ok(())
+}
+
+async fn drained(shutdown: &ShutdownHandle) {
+    while shutdown.sequences_in_flight() > 0 {
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+}
+
+/// Ends the engine, then the exporter, which by then has every journey.
+fn stop(engine: &LocalEngine, exporter: Option<Exporter>, flush_time: Duration) {
+    engine.stop();
+    let Some(exporter) = exporter else { return };
+    let report = exporter.shutdown(flush_time);
+    if report.is_complete() {
+        info!("journeys: {report}");
+    } else {
+        warn!("journeys: {report}");
+    }
+}

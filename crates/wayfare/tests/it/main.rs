@@ -1,0 +1,1 @@
+//! The built server, as a user runs it.
