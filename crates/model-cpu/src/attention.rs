@@ -33,6 +33,16 @@ pub(crate) struct AttentionShape {
     pub(crate) query_stride: usize,
 }
 
+/// What changes from layer to layer.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerAttention<'a> {
+    pub(crate) cache: &'a LayerCache,
+    /// Rotated queries at the distance that the shape says.
+    pub(crate) queries: &'a [f32],
+    /// Number of positions that a token sees, its own included; `None`: all.
+    pub(crate) window: Option<usize>,
+}
+
 /// Some tokens of a sequence with one key-value head.
 #[derive(Clone, Copy, Debug)]
 struct Task {
@@ -95,10 +105,8 @@ impl AttentionPlan {
         &mut self,
         team: &Team,
         shape: &AttentionShape,
-        cache: &LayerCache,
         input: &StepInput,
-        queries: &[f32],
-        window: Option<usize>,
+        layer: LayerAttention<'_>,
         out: &mut [f32],
     ) {
         let out = DisjointMut::new(out);
@@ -107,7 +115,7 @@ impl AttentionPlan {
         team.for_each(tasks.len(), |worker, index| {
             // SAFETY: calls with the same worker number do not overlap.
             let scratch = unsafe { &mut scratch.part(worker..worker + 1)[0] };
-            let call = Call { shape, cache, input, queries, window, task: tasks[index] };
+            let call = Call { shape, input, layer, task: tasks[index] };
             call.run(scratch, &out);
         });
     }
@@ -121,10 +129,8 @@ fn grow(buffer: &mut Vec<f32>, length: usize) {
 
 struct Call<'a> {
     shape: &'a AttentionShape,
-    cache: &'a LayerCache,
     input: &'a StepInput,
-    queries: &'a [f32],
-    window: Option<usize>,
+    layer: LayerAttention<'a>,
     task: Task,
 }
 
@@ -140,7 +146,7 @@ impl Call<'_> {
         let first_position = sequence.first_position as usize + first_token;
         let end = first_position + num_tokens;
         let oldest_of =
-            |position: usize| self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            |position: usize| self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let first_block = oldest_of(first_position) / block_size;
         let end_block = end.div_ceil(block_size);
         let base = first_block * block_size;
@@ -155,12 +161,12 @@ impl Call<'_> {
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (token, queries) in queries.chunks_exact_mut(group * head_dim).enumerate() {
             let start = (first_row + token) * self.shape.query_stride + kv_head * group * head_dim;
-            let source = &self.queries[start..start + group * head_dim];
+            let source = &self.layer.queries[start..start + group * head_dim];
             queries.iter_mut().zip(source).for_each(|(query, source)| *query = source * scale);
         }
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
             let start = self.shape.layout.start(block as usize, kv_head);
-            widen_f16(&self.cache.keys[start..start + floats.len()], floats);
+            widen_f16(&self.layer.cache.keys[start..start + floats.len()], floats);
             block_scores(queries, floats, head_dim, block_size, scores, stride, index * block_size);
         }
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
@@ -176,7 +182,7 @@ impl Call<'_> {
             let count = block_size.min(end - base - index * block_size);
             let start = self.shape.layout.start(block as usize, kv_head);
             let values = &mut floats[..count * head_dim];
-            widen_f16(&self.cache.values[start..start + values.len()], values);
+            widen_f16(&self.layer.cache.values[start..start + values.len()], values);
             add_values(scores, stride, index * block_size, values, head_dim, outputs);
         }
         let width = self.shape.num_heads * head_dim;

@@ -124,7 +124,7 @@ impl ModelConfig {
                 self.num_heads, self.num_kv_heads
             )));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(LoadError::configuration(format!("the head size {} is odd", self.head_dim)));
         }
         if self.query_width() > MAX_DIMENSION {

@@ -3,7 +3,7 @@
 mod step;
 
 use crate::{
-    attention::{AttentionPlan, AttentionShape},
+    attention::{AttentionPlan, AttentionShape, LayerAttention},
     config::{ModelConfig, RopeFrequencies},
     kernels::vector,
     kv_cache::{KvLayout, LayerCache, LayerWriter},
@@ -174,7 +174,8 @@ impl Forward<'_> {
             layer.query_key_value.apply(team, inputs, num_rows, query_key_value, false);
             let angles = Angles { cosines, sines };
             self.rotate_and_store(layer, cache, query_key_value, places, angles);
-            plan.run(team, &shape, cache, self.input, query_key_value, layer.window, attended);
+            let inputs_of_layer = LayerAttention { cache, queries: query_key_value, window: layer.window };
+            plan.run(team, &shape, self.input, inputs_of_layer, attended);
 
             inputs.resize(num_rows, query_width);
             inputs.fill(team, num_rows, self.form, |row, out| {
@@ -261,29 +262,26 @@ impl Forward<'_> {
         let stride = layer.query_key_value.out_features();
         let rows = DisjointMut::new(query_key_value);
         let writer = LayerWriter::new(self.layout, cache);
-        let rows_per_task = places.len().div_ceil(self.team.num_workers() * 4);
-        self.team.for_each(places.len().div_ceil(rows_per_task), |_, task| {
-            for row in task * rows_per_task..places.len().min((task + 1) * rows_per_task) {
-                // SAFETY: a row belongs to one task.
-                let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
-                let cosines = &angles.cosines[row * half..(row + 1) * half];
-                let sines = &angles.sines[row * half..(row + 1) * half];
-                let (queries, rest) = values.split_at_mut(config.query_width());
-                let (keys, values) = rest.split_at_mut(config.kv_width());
-                for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
-                    for head in heads.chunks_exact_mut(head_dim) {
-                        if let Some(norm) = norm {
-                            vector::rms_norm_in_place(head, norm, config.rms_norm_eps);
-                        }
-                        vector::rotate_halves(head, cosines, sines);
+        self.team.for_each_item(places.len(), |row| {
+            // SAFETY: a row belongs to one task.
+            let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
+            let cosines = &angles.cosines[row * half..(row + 1) * half];
+            let sines = &angles.sines[row * half..(row + 1) * half];
+            let (queries, rest) = values.split_at_mut(config.query_width());
+            let (keys, values) = rest.split_at_mut(config.kv_width());
+            for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
+                for head in heads.chunks_exact_mut(head_dim) {
+                    if let Some(norm) = norm {
+                        vector::rms_norm_in_place(head, norm, config.rms_norm_eps);
                     }
+                    vector::rotate_halves(head, cosines, sines);
                 }
-                let place = &places[row];
-                let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
-                for (head, (key, value)) in heads {
-                    // SAFETY: no two rows of a step have the same block and offset, as the checker saw to.
-                    unsafe { writer.write(place.block, place.offset, head, key, value) };
-                }
+            }
+            let place = &places[row];
+            let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
+            for (head, (key, value)) in heads {
+                // SAFETY: no two rows of a step have the same block and offset, as the checker saw to.
+                unsafe { writer.write(place.block, place.offset, head, key, value) };
             }
         });
     }

@@ -3,26 +3,26 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use hf_hub::HFClientSync;
-use hf_hub::progress::{DownloadEvent, FileProgress, ProgressEvent, ProgressHandler};
-use indicatif::ProgressBar;
-use parking_lot::Mutex;
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, Repo};
+use tracing::warn;
 
-use crate::progress::byte_bar;
+/// The file that makes a directory a model's.
+const CONFIG: &str = "config.json";
 
-/// What a model directory needs.
-const MODEL_FILES: [&str; 8] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-    "*.safetensors",
-    "*.safetensors.index.json",
-];
+/// Whether a file of a repository belongs to a model directory as we read it.
+fn is_needed(file: &str) -> bool {
+    const NAMED: [&str; 5] =
+        [CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+    let is_template = || file.starts_with("additional_chat_templates/") && file.ends_with(".jinja");
+    let is_weights = || {
+        !file.contains('/') && (file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json"))
+    };
+    NAMED.contains(&file) || is_template() || is_weights()
+}
 
-/// Downloads a model, or finds it in the cache, and returns the path of its directory or file.
+/// Downloads a model, or finds it in the cache, and returns the path of its directory or file. Shows progress
+/// bars on a terminal.
 ///
 /// # Errors
 /// When the hub cannot be reached, does not have the model, or has it in a form that is not supported.
@@ -34,54 +34,54 @@ pub(crate) fn fetch(owner: &str, repository: &str, file: Option<&str>) -> Result
              .gguf file or of a model directory instead"
         )
     };
-    let client = HFClientSync::new().with_context(unreachable)?;
-    let model = client.model(owner, repository);
-    let bar = Bar::new(&name);
+    let api = ApiBuilder::from_env().build().with_context(unreachable)?;
+    let model = api.model(name.clone());
     if let Some(file) = file {
-        return model.download_file().filename(file).progress(bar).send().with_context(unreachable);
+        return model.get(file).with_context(unreachable);
     }
-    let patterns = MODEL_FILES.map(str::to_owned).to_vec();
-    let directory =
-        model.snapshot_download().allow_patterns(patterns).progress(bar).send().with_context(unreachable)?;
-    if !directory.join("config.json").exists() {
-        bail!("{name} has no config.json; if it holds GGUF files, name one of them: {name}:FILE.gguf");
-    }
-    Ok(directory)
-}
-
-/// Shows the bytes of all files together.
-struct Bar {
-    bar: ProgressBar,
-    files: Mutex<Vec<FileProgress>>,
-}
-
-impl Bar {
-    fn new(name: &str) -> Self {
-        Self { bar: byte_bar(name), files: Mutex::new(Vec::new()) }
-    }
-
-    fn update(&self, changed: &[FileProgress]) {
-        let mut files = self.files.lock();
-        for new in changed {
-            match files.iter_mut().find(|known| known.filename == new.filename) {
-                Some(known) => *known = new.clone(),
-                None => files.push(new.clone()),
-            }
+    match fetch_directory(&model, &name) {
+        Ok(directory) => Ok(directory),
+        Err(error) => {
+            let cached = Cache::from_env().repo(Repo::model(name.clone())).get(CONFIG);
+            let Some(directory) = cached.and_then(|config| Some(config.parent()?.to_owned())) else {
+                return Err(error.context(unreachable()));
+            };
+            warn!("the Hugging Face hub was not asked ({error:#}); {name} comes from the cache");
+            Ok(directory)
         }
-        self.bar.set_position(files.iter().map(|file| file.bytes_completed).sum());
     }
 }
 
-impl ProgressHandler for Bar {
-    fn on_progress(&self, event: &ProgressEvent) {
-        let ProgressEvent::Download(event) = event else { return };
-        match event {
-            DownloadEvent::Start { total_bytes, .. } => self.bar.set_length(*total_bytes),
-            DownloadEvent::Progress { files } => self.update(files),
-            DownloadEvent::AggregateProgress { bytes_completed, .. } => {
-                self.bar.set_position(*bytes_completed)
-            }
-            DownloadEvent::Complete => self.bar.finish_and_clear(),
+fn fetch_directory(model: &ApiRepo, name: &str) -> Result<PathBuf> {
+    let files: Vec<String> = model.info()?.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+    if !files.iter().any(|file| file == CONFIG) {
+        let named = files.iter().find(|file| file.ends_with(".gguf")).map_or("FILE.gguf", String::as_str);
+        bail!("{name} has no {CONFIG}; of a repository of GGUF files, name one: {name}:{named}");
+    }
+    for file in files.iter().filter(|file| is_needed(file)) {
+        model.get(file).with_context(|| format!("{file} could not be fetched"))?;
+    }
+    let config = model.get(CONFIG)?;
+    let directory = config.parent().context("the cache has no directory")?;
+    Ok(directory.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_model_needs_is_downloaded() {
+        for file in [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "additional_chat_templates/tool.jinja",
+        ] {
+            assert!(is_needed(file), "{file}");
+        }
+        for file in ["pytorch_model.bin", "onnx/model.safetensors", "README.md", "model.gguf"] {
+            assert!(!is_needed(file), "{file}");
         }
     }
 }

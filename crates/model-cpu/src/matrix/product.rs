@@ -49,20 +49,17 @@ impl Activations {
         let (width, num_blocks) = (self.width, self.width.div_ceil(BLOCK));
         let values = DisjointMut::new(&mut self.values);
         let blocks = DisjointMut::new(&mut self.blocks);
-        let rows_per_task = num_rows.div_ceil(team.num_workers() * 4).max(1);
-        team.for_each(num_rows.div_ceil(rows_per_task), |_, task| {
-            for row in task * rows_per_task..num_rows.min((task + 1) * rows_per_task) {
-                // SAFETY: a row belongs to one task.
-                let (values, blocks) = unsafe {
-                    (
-                        values.part(row * width..(row + 1) * width),
-                        blocks.part(row * num_blocks..(row + 1) * num_blocks),
-                    )
-                };
-                write(row, values);
-                if form != FormKind::Full {
-                    vector::quantise_row(values, blocks);
-                }
+        team.for_each_item(num_rows, |row| {
+            // SAFETY: a row belongs to one task.
+            let (values, blocks) = unsafe {
+                (
+                    values.part(row * width..(row + 1) * width),
+                    blocks.part(row * num_blocks..(row + 1) * num_blocks),
+                )
+            };
+            write(row, values);
+            if form != FormKind::Full {
+                vector::quantise_row(values, blocks);
             }
         });
     }

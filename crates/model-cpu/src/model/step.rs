@@ -89,8 +89,7 @@ impl StepChecker {
         {
             return Err(format!("block {block} of {}", self.layout.num_blocks));
         }
-        for (index, &token) in tokens.iter().enumerate() {
-            let token_id: u32 = token.into();
+        for (index, &token_id) in tokens.iter().enumerate() {
             if token_id as usize >= self.vocab_size {
                 return Err(format!("token {token_id}, the vocabulary has {}", self.vocab_size));
             }

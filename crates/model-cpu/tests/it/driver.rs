@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
 
-pub const GREEDY: SampleSpec =
+pub(crate) const GREEDY: SampleSpec =
     SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index: 0 };
 
 /// The default model's file.
 ///
 /// # Panics
 /// When it has not been fetched.
-pub fn default_model_path() -> PathBuf {
+pub(crate) fn default_model_path() -> PathBuf {
     let home = std::env::var_os("WAYFARE_HOME").map(PathBuf::from).unwrap_or_else(|| {
         let user = std::env::var_os("HOME").expect("HOME or WAYFARE_HOME is set");
         PathBuf::from(user).join(".cache/wayfare")
@@ -22,24 +22,24 @@ pub fn default_model_path() -> PathBuf {
 
 /// A sequence that an engine would hold: all its tokens, how many are in the cache, its blocks.
 #[derive(Clone, Debug)]
-pub struct Sequence {
-    pub tokens: Vec<u32>,
-    pub num_computed: usize,
-    pub blocks: Vec<u32>,
+pub(crate) struct Sequence {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) num_computed: usize,
+    pub(crate) blocks: Vec<u32>,
 }
 
 impl Sequence {
-    pub fn new(tokens: &[u32], blocks: Vec<u32>) -> Self {
+    pub(crate) fn new(tokens: &[u32], blocks: Vec<u32>) -> Self {
         Self { tokens: tokens.to_vec(), num_computed: 0, blocks }
     }
 
-    pub fn num_uncomputed(&self) -> usize {
+    pub(crate) fn num_uncomputed(&self) -> usize {
         self.tokens.len() - self.num_computed
     }
 }
 
 /// Adds the next `num_tokens` tokens of `sequence` to `step`, sampling after the last if `sample`.
-pub fn push(step: &mut StepInput, sequence: &Sequence, num_tokens: usize, sample: bool) {
+pub(crate) fn push(step: &mut StepInput, sequence: &Sequence, num_tokens: usize, sample: bool) {
     let end = sequence.num_computed + num_tokens;
     step.sequences.push(StepSequence {
         slot: step.sequences.len() as u32,
@@ -56,7 +56,7 @@ pub fn push(step: &mut StepInput, sequence: &Sequence, num_tokens: usize, sample
 
 /// Runs one step with the next `counts[i]` tokens of each sequence, sampling where a sequence is then complete;
 /// returns for each sampled sequence its index and its logits.
-pub fn run_step(
+pub(crate) fn run_step(
     model: &mut dyn Model,
     sequences: &mut [Sequence],
     counts: &[usize],
@@ -82,14 +82,14 @@ pub fn run_step(
 }
 
 /// The most likely token, and by how much its log-probability exceeds the second's.
-pub fn best(logits: &[f32]) -> (u32, f32) {
+pub(crate) fn best(logits: &[f32]) -> (u32, f32) {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     (order[0] as u32, logits[order[0]] - logits[order[1]])
 }
 
 /// The natural log-probability of `token`.
-pub fn log_probability(logits: &[f32], token: u32) -> f64 {
+pub(crate) fn log_probability(logits: &[f32], token: u32) -> f64 {
     let maximum = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)) as f64;
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - maximum).exp()).sum();
     f64::from(logits[token as usize]) - maximum - sum.ln()

@@ -38,7 +38,7 @@ fn safetensors_of_each_type_single_and_sharded() {
     for (kind, num_files) in [("F32", 1), ("F16", 2), ("BF16", 3)] {
         for architecture in [Architecture::Llama, Architecture::Qwen3] {
             let directory = tempfile::tempdir().unwrap();
-            let mut tiny = TinyModel::random(Shape::plain(architecture), 7);
+            let mut tiny = TinyModel::random(&Shape::plain(architecture), 7);
             tiny.write_safetensors(directory.path(), kind, num_files);
             check(&tiny, directory.path(), WeightPrecision::Full, 5e-3);
             check(&tiny, directory.path(), WeightPrecision::Quantised, 0.06);
@@ -65,7 +65,7 @@ fn gguf_of_each_type() {
     for (kind, allowed) in kinds {
         // Blocks of the K types have 256 values.
         let shape = Shape { hidden: 256, inner: 256, head_dim: 64, ..Shape::plain(Architecture::Llama) };
-        let mut tiny = TinyModel::random(shape, 9);
+        let mut tiny = TinyModel::random(&shape, 9);
         let (_directory, path) = gguf(&mut tiny, kind);
         check(&tiny, &path, WeightPrecision::Full, 5e-3);
         check(&tiny, &path, WeightPrecision::Quantised, allowed);
@@ -86,7 +86,7 @@ fn gguf_of_each_architecture_and_rope() {
             for tied in [false, true] {
                 let window = (architecture == Architecture::Mistral).then_some(6);
                 let shape = Shape { scaling, tied, window, ..Shape::plain(architecture) };
-                let mut tiny = TinyModel::random(shape, 11);
+                let mut tiny = TinyModel::random(&shape, 11);
                 let (_directory, path) = gguf(&mut tiny, GgmlDType::F32);
                 check(&tiny, &path, WeightPrecision::Full, 5e-3);
             }
@@ -96,7 +96,7 @@ fn gguf_of_each_architecture_and_rope() {
 
 #[test]
 fn the_names_and_ends_of_both_formats_are_read() {
-    let mut tiny = TinyModel::random(Shape::plain(Architecture::Qwen2), 1);
+    let mut tiny = TinyModel::random(&Shape::plain(Architecture::Qwen2), 1);
     let (_directory, path) = gguf(&mut tiny, GgmlDType::Q8_0);
     let source = ModelSource::open(&path).unwrap();
     assert_eq!(source.info().name.as_deref(), Some("Tiny"));
@@ -120,7 +120,7 @@ fn the_names_and_ends_of_both_formats_are_read() {
 fn transformers_5_rope_parameters_are_read() {
     let directory = tempfile::tempdir().unwrap();
     let scaling = Scaling::Linear { factor: 4.0 };
-    let mut tiny = TinyModel::random(Shape { scaling, ..Shape::plain(Architecture::Llama) }, 3);
+    let mut tiny = TinyModel::random(&Shape { scaling, ..Shape::plain(Architecture::Llama) }, 3);
     tiny.write_safetensors(directory.path(), "F32", 1);
     let mut config = tiny.config_json();
     let keys = config.as_object_mut().unwrap();

@@ -6,7 +6,7 @@ use std::f64::consts::PI;
 use wayfare_model_cpu::Architecture;
 
 /// The logits after each token.
-pub fn logits(model: &TinyModel, tokens: &[u32]) -> Vec<Vec<f64>> {
+pub(crate) fn logits(model: &TinyModel, tokens: &[u32]) -> Vec<Vec<f64>> {
     let shape = &model.shape;
     let (frequencies, amplitude) = frequencies(shape);
     let vector = |name: &str| -> Option<Vec<f64>> {
@@ -115,7 +115,7 @@ fn rotated(head: &[f64], position: usize, frequencies: &[f64], amplitude: f64) -
 }
 
 /// Angle per position of each pair of dimensions, and the factor on rotated values.
-pub fn frequencies(shape: &Shape) -> (Vec<f64>, f64) {
+pub(crate) fn frequencies(shape: &Shape) -> (Vec<f64>, f64) {
     let size = shape.head_dim as f64;
     let plain: Vec<f64> =
         (0..shape.head_dim / 2).map(|pair| 1.0 / THETA.powf(2.0 * pair as f64 / size)).collect();

@@ -76,7 +76,7 @@ proptest! {
         scenario in scenarios(),
     ) {
         let vocab = shape.vocab as u64;
-        let mut tiny = TinyModel::random(shape, seed);
+        let mut tiny = TinyModel::random(&shape, seed);
         let mut model = load(&mut tiny, block_size, WeightPrecision::Full);
         // Blocks are handed out in an order without a pattern.
         let mut free: Vec<u32> = (1..NUM_BLOCKS as u32).collect();
@@ -124,7 +124,7 @@ fn distance(logits: &[f32], expected: &[f64]) -> f64 {
 fn quantised_logits_are_near_the_naive_ones_and_do_not_depend_on_the_batch() {
     for architecture in [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3]
     {
-        let mut tiny = TinyModel::random(Shape::plain(architecture), 42);
+        let mut tiny = TinyModel::random(&Shape::plain(architecture), 42);
         let mut model = load(&mut tiny, 8, WeightPrecision::Quantised);
         let tokens: Vec<u32> = (0..40).map(|index| (index * 17 + 3) % 50).collect();
         let prompts = [&tokens[..40], &tokens[5..30], &tokens[10..11]];

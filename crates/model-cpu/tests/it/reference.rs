@@ -51,7 +51,6 @@ fn check_teacher_forcing(precision: WeightPrecision, most: f64, mean: f64) {
         }
     }
     let average = errors.iter().sum::<f64>() / errors.len() as f64;
-    println!("{precision:?}: log-probabilities are off by {average:.5} on average, {worst:.5} at most");
     assert!(worst <= most, "off by {worst}, at most {most} is right");
     assert!(average <= mean, "off by {average} on average, at most {mean} is right");
 }

@@ -18,7 +18,7 @@ use wayfare_model_cpu::Architecture;
 
 /// Scaling of rotary frequencies.
 #[derive(Clone, Copy, Debug)]
-pub enum Scaling {
+pub(crate) enum Scaling {
     None,
     Linear { factor: f64 },
     Llama3 { factor: f64, low: f64, high: f64, original: usize },
@@ -27,26 +27,26 @@ pub enum Scaling {
 
 /// What a tiny model is to be like.
 #[derive(Clone, Debug)]
-pub struct Shape {
-    pub architecture: Architecture,
-    pub hidden: usize,
-    pub inner: usize,
-    pub layers: usize,
-    pub kv_heads: usize,
-    pub heads_per_kv_head: usize,
-    pub head_dim: usize,
-    pub vocab: usize,
-    pub tied: bool,
-    pub window: Option<usize>,
-    pub scaling: Scaling,
+pub(crate) struct Shape {
+    pub(crate) architecture: Architecture,
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) layers: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) heads_per_kv_head: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) vocab: usize,
+    pub(crate) tied: bool,
+    pub(crate) window: Option<usize>,
+    pub(crate) scaling: Scaling,
 }
 
-pub const CONTEXT: usize = 128;
-pub const THETA: f64 = 500.0;
-pub const EPSILON: f64 = 1e-5;
+pub(crate) const CONTEXT: usize = 128;
+pub(crate) const THETA: f64 = 500.0;
+pub(crate) const EPSILON: f64 = 1e-5;
 
 impl Shape {
-    pub fn plain(architecture: Architecture) -> Self {
+    pub(crate) fn plain(architecture: Architecture) -> Self {
         Self {
             architecture,
             hidden: 32,
@@ -62,20 +62,20 @@ impl Shape {
         }
     }
 
-    pub fn heads(&self) -> usize {
+    pub(crate) fn heads(&self) -> usize {
         self.kv_heads * self.heads_per_kv_head
     }
 }
 
 /// Tensors under Hugging Face's names, row after row.
 #[derive(Clone, Debug)]
-pub struct TinyModel {
-    pub shape: Shape,
-    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+pub(crate) struct TinyModel {
+    pub(crate) shape: Shape,
+    pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
 impl TinyModel {
-    pub fn random(shape: Shape, seed: u64) -> Self {
+    pub(crate) fn random(shape: &Shape, seed: u64) -> Self {
         let mut state = seed;
         let mut model = Self { shape: shape.clone(), tensors: BTreeMap::new() };
         let mut add = |name: String, dimensions: &[usize], around: f32, spread: f32| {
@@ -121,7 +121,7 @@ impl TinyModel {
         model
     }
 
-    pub fn config_json(&self) -> serde_json::Value {
+    pub(crate) fn config_json(&self) -> serde_json::Value {
         let shape = &self.shape;
         let class = match shape.architecture {
             Architecture::Llama => "LlamaForCausalLM",
@@ -153,7 +153,7 @@ impl TinyModel {
 
     /// Writes a directory as Hugging Face lays it out; with several files, an index too. The model's own values
     /// become what the files can hold.
-    pub fn write_safetensors(&mut self, directory: &Path, kind: &str, num_files: usize) {
+    pub(crate) fn write_safetensors(&mut self, directory: &Path, kind: &str, num_files: usize) {
         let mut weight_map = serde_json::Map::new();
         let mut files: Vec<(serde_json::Map<String, serde_json::Value>, Vec<u8>)> =
             vec![Default::default(); num_files];
@@ -196,7 +196,7 @@ impl TinyModel {
     }
 
     /// Writes a GGUF file with matrices of `kind`. The model's own values become what the file can hold.
-    pub fn write_gguf(&mut self, path: &Path, kind: GgmlDType) {
+    pub(crate) fn write_gguf(&mut self, path: &Path, kind: GgmlDType) {
         let shape = self.shape.clone();
         let prefix = match shape.architecture {
             Architecture::Llama | Architecture::Mistral => "llama",
@@ -320,14 +320,14 @@ fn gguf_name(name: &str) -> String {
 }
 
 /// A scratch directory with the model as safetensors in 32-bit floats.
-pub fn safetensors_directory(model: &mut TinyModel) -> tempfile::TempDir {
+pub(crate) fn safetensors_directory(model: &mut TinyModel) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     model.write_safetensors(directory.path(), "F32", 1);
     directory
 }
 
 /// A scratch directory with the model as a GGUF file, and the file's path.
-pub fn gguf(model: &mut TinyModel, kind: GgmlDType) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn gguf(model: &mut TinyModel, kind: GgmlDType) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tiny.gguf");
     model.write_gguf(&path, kind);

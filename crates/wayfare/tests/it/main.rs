@@ -3,6 +3,7 @@
 
 mod client;
 mod export;
+mod hub;
 mod off;
 mod preemption;
 mod server;
