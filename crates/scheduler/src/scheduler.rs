@@ -70,7 +70,7 @@ impl Scheduler {
             request.refuse();
             return Err(DuplicateRequest(id));
         }
-        let mut sequence = Sequence::new(request, now);
+        let mut sequence = Sequence::new(request, self.config.block_size, now);
         sequence.record(CoreEventKind::Queued, self.step, now);
         let slot = self.sequences.insert(sequence);
         self.slots.insert(id, slot);

@@ -12,7 +12,8 @@ use wayfare_journey::{
 
 use crate::BlockId;
 
-/// The token list is given its final size at once up to this many output tokens; longer answers grow it.
+/// Lists of tokens and blocks are given their final size at once up to this many output tokens; longer answers
+/// grow them.
 const RESERVED_OUTPUT_TOKENS: usize = 4096;
 
 /// Where a sequence is.
@@ -54,11 +55,12 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(request: EngineRequest, queued: MonoNs) -> Self {
+    pub(crate) fn new(request: EngineRequest, block_size: u32, queued: MonoNs) -> Self {
         let EngineRequest { id, label, prompt, sampling, core_span, .. } = request;
         let room = (sampling.max_tokens as usize).min(RESERVED_OUTPUT_TOKENS);
         let mut tokens = Vec::with_capacity(prompt.len() + room);
         tokens.extend_from_slice(&prompt);
+        let most_blocks = tokens.capacity().div_ceil(block_size as usize);
         Self {
             id,
             label,
@@ -66,7 +68,7 @@ impl Sequence {
             core_span,
             prompt_len: tokens.len() as u32,
             tokens,
-            blocks: Vec::new(),
+            blocks: Vec::with_capacity(most_blocks),
             place: Place::Waiting { resumes: false },
             computed: 0,
             ever_computed: 0,

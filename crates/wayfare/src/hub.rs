@@ -7,6 +7,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo};
 use tracing::warn;
 
+/// How often a download that broke off is taken up again.
+const RETRIES: usize = 3;
 /// The file that makes a directory a model's.
 const CONFIG: &str = "config.json";
 
@@ -34,7 +36,7 @@ pub(crate) fn fetch(owner: &str, repository: &str, file: Option<&str>) -> Result
              .gguf file or of a model directory instead"
         )
     };
-    let api = ApiBuilder::from_env().build().with_context(unreachable)?;
+    let api = ApiBuilder::from_env().with_retries(RETRIES).build().with_context(unreachable)?;
     let model = api.model(name.clone());
     if let Some(file) = file {
         return model.get(file).with_context(unreachable);

@@ -4,21 +4,37 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::server::{Ended, command, failed_start};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const CONTENT: &str = "GGUF, but not a model";
+
+/// The file, or the part of it that `Range: bytes=FIRST-` or `bytes=FIRST-LAST` asks for.
+async fn file(headers: HeaderMap) -> impl IntoResponse {
+    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
+    let (first, last) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
+    let first: usize = first.parse().unwrap();
+    let last: usize = last.parse().unwrap_or(CONTENT.len() - 1);
+    let part = format!("bytes {first}-{last}/{}", CONTENT.len());
+    let headers = [
+        ("x-repo-commit", COMMIT.to_owned()),
+        (header::ETAG.as_str(), "\"1\"".to_owned()),
+        (header::CONTENT_RANGE.as_str(), part),
+    ];
+    (StatusCode::PARTIAL_CONTENT, headers, &CONTENT[first..=last])
+}
 
 /// A hub that has the one file `org/repo/small.gguf`, which is no model; ends with the test process.
 fn hub() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let file = ([("x-repo-commit", COMMIT), (header::ETAG.as_str(), "\"1\"")], "GGUF, but not a model");
     let router = Router::new()
-        .route("/org/repo/resolve/main/small.gguf", get(move || async move { file }))
+        .route("/org/repo/resolve/main/small.gguf", get(file))
         .fallback(|| async { StatusCode::NOT_FOUND });
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -42,7 +58,7 @@ fn a_named_file_is_downloaded_into_the_hubs_own_cache_and_loaded_from_there() {
     let ended = start("org/repo:small.gguf", &hub(), home.path());
     assert_eq!(ended.status.code(), Some(2));
     let downloaded = home.path().join(format!("hub/models--org--repo/snapshots/{COMMIT}/small.gguf"));
-    assert_eq!(std::fs::read_to_string(&downloaded).unwrap(), "GGUF, but not a model");
+    assert_eq!(std::fs::read_to_string(&downloaded).unwrap(), CONTENT);
     assert!(ended.log.contains(&*downloaded.to_string_lossy()), "{}", ended.log);
 }
 

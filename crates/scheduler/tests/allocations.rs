@@ -1,0 +1,108 @@
+//! A step of running sequences does not allocate, traced or not. In a binary of its own, because it counts what
+//! the whole process allocates.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(unsafe_code, reason = "an allocator that counts can only be written with unsafe code")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wayfare_engine::{EngineRequest, RequestId, SamplingParams, SequenceOutput, TokenId};
+use wayfare_journey::{
+    FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, SystemClock, Tracer,
+};
+use wayfare_scheduler::{Scheduler, SchedulerConfig};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(place, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SEQUENCES: u64 = 64;
+const PROMPT_TOKENS: u32 = 20;
+const MAX_TOKENS: u32 = 200;
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl JourneySink for Nowhere {
+    fn accept(&self, _: FinishedJourney) {}
+}
+
+fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
+    let core_span = tracer.and_then(|tracer| {
+        let span = tracer.admit(IncomingHeaders::default(), "/test", MonoNs(1)).span.unwrap();
+        span.handle().open_cores(&[(PROMPT_TOKENS, MAX_TOKENS)], MonoNs(1)).pop()
+    });
+    EngineRequest {
+        id: RequestId(id),
+        label: RequestLabel::new("r"),
+        prompt: vec![5; PROMPT_TOKENS as usize].into(),
+        sampling: SamplingParams {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: 0,
+            max_tokens: MAX_TOKENS,
+            end_of_text: [2].into(),
+            stop_token_ids: [].into(),
+        },
+        arrived: MonoNs(1),
+        core_span,
+    }
+}
+
+/// Allocations of 100 steps in which all sequences decode and take new blocks now and then.
+fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        max_num_seqs: 64,
+        max_num_batched_tokens: 2048,
+        max_model_len: 4096,
+        block_size: 16,
+        num_kv_blocks: 2000,
+    })
+    .unwrap();
+    (0..SEQUENCES).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
+    let tokens: Vec<TokenId> = vec![7; SEQUENCES as usize];
+    let mut outputs: Vec<SequenceOutput> = Vec::with_capacity(tokens.len());
+    let mut step = |now: u64| {
+        outputs.clear();
+        scheduler.schedule(MonoNs(now));
+        assert_eq!(scheduler.planned().count(), tokens.len());
+        scheduler.commit(&tokens, MonoNs(now), &mut outputs);
+    };
+    (2..12).for_each(&mut step);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    (12..112).for_each(&mut step);
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_steady_step_does_not_allocate() {
+    let tracer = Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), Arc::new(Nowhere));
+    assert_eq!(allocations_of_decoding(None), 0);
+    assert_eq!(allocations_of_decoding(Some(&tracer)), 0);
+}
