@@ -2,7 +2,7 @@
 //!
 //! [`SpanReader`] reads OTLP/JSON lines, as this server and a collector's file exporter write them, span by
 //! span; [`JourneyCollector`] puts the spans of journeys together, in whatever order they come and however
-//! many are missing; [`waterfall`] shows one journey as text.
+//! many are missing; [`waterfall()`] shows one journey as text.
 #![forbid(unsafe_code)]
 
 mod collector;
