@@ -399,6 +399,24 @@ impl FinishedJourney {
         (0_u32..).zip(slots).filter_map(|(index, slot)| Some((index, &**slot.record.get()?)))
     }
 
+    /// About how much memory the journey takes, in bytes, with everything that only it holds.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let cell = &self.0;
+        let text = |text: Option<&str>| text.map_or(0, str::len);
+        let asked = cell.attributes.get();
+        let message = |failure: &Failure| failure.message.len();
+        let texts = cell.route.len()
+            + text(cell.context.state.as_deref())
+            + text(cell.label().map(RequestLabel::as_str))
+            + text(asked.map(|asked| &*asked.request_model))
+            + text(asked.map(|asked| &*asked.response_model))
+            // Once as it was reported, once in the ending.
+            + 2 * cell.failure.get().map_or(0, message);
+        let cores: usize = self.cores().map(|(_, core)| core.memory_bytes()).sum();
+        size_of::<JourneyCell>() + texts + size_of_val(cell.core_slots()) + cores
+    }
+
     /// From arrival to the end of the response, in nanoseconds.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {

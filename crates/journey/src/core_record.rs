@@ -115,6 +115,15 @@ impl CoreRecord {
         self.folded.iter().find(|(place, _)| *place as usize == index).map(|(_, folded)| *folded)
     }
 
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let blamed = self.events.iter().map(|event| match &event.kind {
+            CoreEventKind::Preempted { by: Some(by), .. } => by.as_str().len(),
+            _ => 0,
+        });
+        let on_the_heap = if self.events.spilled() { self.events.capacity() } else { 0 };
+        size_of::<Self>() + on_the_heap * size_of::<CoreEvent>() + blamed.sum::<usize>()
+    }
+
     /// Appends an event. When there are too many, the oldest preemptions that are not among the first events
     /// are folded; FINISHED always has room, and nothing follows it.
     #[inline]
