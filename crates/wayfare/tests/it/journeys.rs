@@ -48,15 +48,20 @@ impl Server {
         Self { child, address, log, reader: Some(reader) }
     }
 
-    fn log(&self) -> String {
-        self.log.lock().clone()
-    }
-
-    /// The address of the administration, as the log says it.
+    /// The address of the administration, as the log says it. Waits for it: what is written to one pipe before
+    /// a line on the other may be read after it.
     fn admin(&self) -> String {
-        let log = self.log();
-        let found = log.split_whitespace().find(|word| word.ends_with("/admin/journey"));
-        found.unwrap_or_else(|| panic!("{log}")).to_owned()
+        let mut found = None;
+        wayfare_testkit::wait_until(PATIENCE, || {
+            found = self
+                .log
+                .lock()
+                .split_whitespace()
+                .find(|word| word.ends_with("/admin/journey"))
+                .map(str::to_owned);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
@@ -241,7 +246,7 @@ fn without_the_flag_it_is_said_what_is_missing() {
     let server = Server::start(&arguments, &[("OTEL_TRACES_SAMPLER", "xray")]);
     for option in ["--otlp-traces-endpoint", "--journey-keep"] {
         let line = format!("{option} is given, but journeys are not recorded: add --enable-journey-tracing");
-        assert!(server.log().contains(&line), "{}", server.log());
+        wayfare_testkit::wait_until(PATIENCE, || server.log.lock().contains(&line));
     }
     assert_eq!(server.complete("one", json!({})), 200);
     assert_eq!(server.get("/journeys/recent").0, 404);
@@ -259,5 +264,5 @@ fn a_server_that_keeps_journeys_ends_when_it_is_told_to() {
         ended = server.child.try_wait().unwrap();
         ended.is_some()
     });
-    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{}", server.log());
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{}", server.log.lock());
 }
