@@ -116,6 +116,9 @@ pub enum CoreEventKind {
         tokens_lost: Option<u64>,
         /// Blocks that went back to the pool.
         blocks_freed: Option<u64>,
+        /// How many pairs of preemption and resumption this event and the next one stand for, when they are
+        /// more than one.
+        folded: Option<u64>,
     },
     /// Out of the scheduler.
     Finished {
@@ -141,6 +144,7 @@ impl CoreEvent {
                 by: attributes.text(core_key::PREEMPTED_BY).map(Into::into),
                 tokens_lost: attributes.count(core_key::TOKENS_LOST),
                 blocks_freed: attributes.count(core_key::KV_BLOCKS_FREED),
+                folded: attributes.count(core_key::FOLDED),
             },
             name if name == core_event::FINISHED.name => CoreEventKind::Finished {
                 status: attributes.text(core_key::FINISH_STATUS).unwrap_or_default().into(),

@@ -157,7 +157,10 @@ impl CoreSpan {
     #[must_use]
     pub fn preemptions(&self) -> u64 {
         let counted = self.events.iter().filter_map(|event| event.num_preemptions).max().unwrap_or(0);
-        let is_preempted = |event: &&CoreEvent| matches!(event.kind, CoreEventKind::Preempted { .. });
-        counted.max(self.events.iter().filter(is_preempted).count() as u64)
+        let stands_for = |event: &CoreEvent| match event.kind {
+            CoreEventKind::Preempted { folded, .. } => folded.unwrap_or(1).max(1),
+            _ => 0,
+        };
+        counted.max(self.events.iter().map(stands_for).fold(0, u64::saturating_add))
     }
 }

@@ -20,6 +20,8 @@ pub enum Phase {
     Decode,
     /// Back in the waiting queue.
     Preempted,
+    /// Preempted and resumed time and again, too often to record each time.
+    Thrashing,
     /// Nothing tells.
     Unknown,
 }
@@ -51,6 +53,7 @@ impl CoreSpan {
                     has_token = true;
                     Phase::Decode
                 }
+                CoreEventKind::Preempted { folded: Some(2..), .. } => Phase::Thrashing,
                 CoreEventKind::Preempted { .. } => Phase::Preempted,
                 CoreEventKind::Finished { .. } => Phase::Unknown,
                 CoreEventKind::Other(_) => phase,

@@ -1,10 +1,8 @@
 //! The guard of a request's `llm_request` span.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
-use crate::cell::{Failure, JourneyCell, JourneyHandle};
+use crate::cell::{Failure, JourneyHandle, OpenJourney};
 use crate::event::AbortReason;
 use crate::{MonoNs, SpanId, TraceContext};
 
@@ -82,32 +80,32 @@ pub struct ApiRecord {
 /// the response body; ends when it is dropped.
 #[derive(Debug)]
 pub struct ApiSpan {
-    cell: Arc<JourneyCell>,
+    journey: OpenJourney,
     status: Option<u16>,
     ended: bool,
 }
 
 impl ApiSpan {
-    pub(crate) fn open(cell: Arc<JourneyCell>) -> Self {
-        Self { cell, status: None, ended: false }
+    pub(crate) fn open(journey: OpenJourney) -> Self {
+        Self { journey, status: None, ended: false }
     }
 
     /// A handle by which the request's handler reports what happens; it cannot end the span.
     #[must_use]
     pub fn handle(&self) -> JourneyHandle {
-        JourneyHandle::on(Arc::clone(&self.cell))
+        JourneyHandle::on(self.journey.clone())
     }
 
     /// The request's trace context.
     #[must_use]
     pub fn context(&self) -> &TraceContext {
-        self.cell.context()
+        self.journey.cell().context()
     }
 
     /// The id of the `llm_request` span.
     #[must_use]
     pub fn span_id(&self) -> SpanId {
-        self.cell.span_id()
+        self.journey.cell().span_id()
     }
 
     /// The response head is known.
@@ -133,7 +131,11 @@ impl ApiSpan {
 
     fn end(&mut self, at: MonoNs, otherwise: Option<Failure>) {
         self.ended = true;
-        let ending = match (self.cell.departed(), self.cell.failure().cloned().or(otherwise)) {
+        let cell = self.journey.cell();
+        let departed = cell.departed().map(|departed| departed.max(cell.arrived()));
+        // Whatever clock the caller read: a span does not end before it began, nor before its last event.
+        let at = at.max(cell.arrived()).max(departed.unwrap_or_default());
+        let ending = match (departed, cell.failure().cloned().or(otherwise)) {
             (Some(departed), _) => ApiEnding::Departed { at: departed },
             (None, None) => ApiEnding::Departed { at },
             (None, Some(failure)) => ApiEnding::Aborted {
@@ -143,7 +145,7 @@ impl ApiSpan {
                 message: failure.message,
             },
         };
-        self.cell.deposit_api(ApiRecord { ended: at, status: self.status, ending });
+        self.journey.deposit_api(ApiRecord { ended: at, status: self.status, ending });
     }
 }
 
@@ -158,6 +160,6 @@ impl Drop for ApiSpan {
             error_type: "client_disconnect",
             message: "the client closed the connection".into(),
         };
-        self.end(self.cell.now(), Some(gone));
+        self.end(self.journey.now(), Some(gone));
     }
 }

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::api_span::{ApiRecord, RequestAttributes, Usage};
-use crate::core_span::{CoreRecord, CoreSpan};
-use crate::event::{AbortReason, RequestLabel};
+use crate::core_record::CoreRecord;
+use crate::core_span::CoreSpan;
+use crate::event::{AbortReason, CoreEvent, RequestLabel};
+use crate::live::{JourneyState, LiveSequence, SequenceState, SequenceView};
+use crate::registry::Place;
 use crate::tracer::TracerShared;
 use crate::{MonoNs, SpanId, TraceContext};
 
@@ -35,9 +38,12 @@ impl Mark {
 /// One request's journey while it is made: identity, trace context, and a place for each part.
 ///
 /// No lock: every field is written once or is an atomic. The part that ends last hands the cell to the sink.
+/// A cell is data only: it knows neither its tracer nor a sink, so keeping one keeps nothing else.
 #[derive(Debug)]
 pub struct JourneyCell {
-    tracer: Arc<TracerShared>,
+    /// Whether the head decided to record it; otherwise a tail rule must match.
+    head_sampled: bool,
+    place: Option<Place>,
     context: TraceContext,
     span_id: SpanId,
     arrived: MonoNs,
@@ -53,21 +59,30 @@ pub struct JourneyCell {
     /// Prompt tokens handed to the engine, all sequences together.
     prefill_total: AtomicU64,
     api: OnceLock<ApiRecord>,
-    cores: OnceLock<Box<[OnceLock<Box<CoreRecord>>]>>,
+    cores: OnceLock<Box<[CoreSlot]>>,
     /// Guards that have not ended: the API span and every open core span.
     open_parts: AtomicU32,
 }
 
+/// The place of one sequence's part.
+#[derive(Debug)]
+struct CoreSlot {
+    live: LiveSequence,
+    record: OnceLock<Box<CoreRecord>>,
+}
+
 impl JourneyCell {
     pub(crate) fn new(
-        tracer: Arc<TracerShared>,
+        head_sampled: bool,
+        place: Option<Place>,
         context: TraceContext,
         span_id: SpanId,
         route: &str,
         arrived: MonoNs,
     ) -> Self {
         Self {
-            tracer,
+            head_sampled,
+            place,
             context,
             span_id,
             arrived,
@@ -155,50 +170,113 @@ impl JourneyCell {
         self.failure.get()
     }
 
+    /// Whether the head decided to record the request; otherwise the journey is kept only by a tail rule.
+    #[must_use]
+    pub fn head_sampled(&self) -> bool {
+        self.head_sampled
+    }
+
+    /// Where the request is, while it lives.
+    #[must_use]
+    pub fn state(&self) -> JourneyState {
+        if self.api.get().is_some() {
+            return JourneyState::Abandoned;
+        }
+        let is_seen = self.sequences().any(|sequence| sequence.state != SequenceState::Submitted);
+        if self.handoff.get().is_some() || is_seen {
+            let is_through = self.sequences().all(|sequence| sequence.state == SequenceState::Finished);
+            return if is_through { JourneyState::Delivering } else { JourneyState::InEngine };
+        }
+        if self.body_complete.get().is_some() { JourneyState::Preparing } else { JourneyState::Receiving }
+    }
+
+    /// Its sequences as they were at their last events, in order; none before the engine is to have them.
+    pub fn sequences(&self) -> impl Iterator<Item = SequenceView> {
+        self.core_slots().iter().map(|slot| slot.live.view())
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    #[inline]
+    pub(crate) fn show_core(&self, index: u32, event: &CoreEvent) {
+        if let Some(slot) = self.core_slots().get(index as usize) {
+            slot.live.show(event);
+        }
+    }
+
+    fn core_slots(&self) -> &[CoreSlot] {
+        self.cores.get().map_or(&[], |slots| slots)
+    }
+}
+
+/// A cell whose journey is being made, and the tracer it goes to when it is complete. What guards and handles
+/// hold.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenJourney {
+    cell: Arc<JourneyCell>,
+    tracer: Arc<TracerShared>,
+}
+
+impl OpenJourney {
+    pub(crate) fn new(cell: Arc<JourneyCell>, tracer: Arc<TracerShared>) -> Self {
+        Self { cell, tracer }
+    }
+
+    pub(crate) fn cell(&self) -> &JourneyCell {
+        &self.cell
+    }
+
     pub(crate) fn now(&self) -> MonoNs {
         self.tracer.clock.now()
     }
 
-    pub(crate) fn deposit_api(self: &Arc<Self>, record: ApiRecord) {
-        let _ = self.api.set(record);
+    pub(crate) fn deposit_api(&self, record: ApiRecord) {
+        let _ = self.cell.api.set(record);
         self.part_ended();
     }
 
-    pub(crate) fn deposit_core(self: &Arc<Self>, index: u32, record: Box<CoreRecord>) {
-        if let Some(slot) = self.cores.get().and_then(|slots| slots.get(index as usize)) {
-            let _ = slot.set(record);
+    pub(crate) fn deposit_core(&self, index: u32, record: Box<CoreRecord>) {
+        if let Some(slot) = self.cell.core_slots().get(index as usize) {
+            let _ = slot.record.set(record);
         }
         self.part_ended();
     }
 
     /// One guard is gone; the last one out hands the journey over.
-    pub(crate) fn part_ended(self: &Arc<Self>) {
-        if self.open_parts.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.tracer.hand_over(FinishedJourney(Arc::clone(self)));
+    pub(crate) fn part_ended(&self) {
+        if self.cell.open_parts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tracer.hand_over(FinishedJourney(Arc::clone(&self.cell)));
         }
     }
 
     /// Opens the core spans of this request, once.
-    fn open_cores(self: &Arc<Self>, sequences: &[(u32, u32)], opened: MonoNs) -> Vec<CoreSpan> {
-        let slots = sequences.iter().map(|_| OnceLock::new()).collect();
+    fn open_cores(&self, sequences: &[(u32, u32)], opened: MonoNs) -> Vec<CoreSpan> {
+        let cell = &self.cell;
+        let slot = |&(prefill_total, decode_max): &(u32, u32)| CoreSlot {
+            live: LiveSequence::new(prefill_total, decode_max, opened),
+            record: OnceLock::new(),
+        };
+        let slots = sequences.iter().map(slot).collect();
         let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
         // A journey whose API part has ended and has no core part is already on its way out.
         let reserve = |open: u32| if open == 0 { None } else { open.checked_add(count) };
-        if self.cores.get().is_some()
-            || self.open_parts.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err()
+        if cell.cores.get().is_some()
+            || cell.open_parts.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err()
         {
             return Vec::new();
         }
-        if self.cores.set(slots).is_err() {
+        if cell.cores.set(slots).is_err() {
             (0..count).for_each(|_| self.part_ended());
             return Vec::new();
         }
         let prefill_total = sequences.iter().map(|(prefill, _)| u64::from(*prefill)).sum();
-        self.prefill_total.store(prefill_total, Ordering::Relaxed);
+        cell.prefill_total.store(prefill_total, Ordering::Relaxed);
         (0..count)
             .zip(sequences)
             .map(|(index, &(prefill_total, decode_max))| {
-                CoreSpan::open(Arc::clone(self), index, prefill_total, decode_max, opened)
+                CoreSpan::open(self.clone(), index, prefill_total, decode_max, opened)
             })
             .collect()
     }
@@ -206,7 +284,7 @@ impl JourneyCell {
 
 /// By which the request's handler reports what happens to it. Does nothing when the request is not traced.
 #[derive(Clone, Debug, Default)]
-pub struct JourneyHandle(Option<Arc<JourneyCell>>);
+pub struct JourneyHandle(Option<OpenJourney>);
 
 impl JourneyHandle {
     /// The handle of a request that is not traced.
@@ -215,8 +293,12 @@ impl JourneyHandle {
         Self(None)
     }
 
-    pub(crate) fn on(cell: Arc<JourneyCell>) -> Self {
-        Self(Some(cell))
+    pub(crate) fn on(journey: OpenJourney) -> Self {
+        Self(Some(journey))
+    }
+
+    fn cell(&self) -> Option<&JourneyCell> {
+        self.0.as_ref().map(OpenJourney::cell)
     }
 
     /// Whether anything is recorded; guards the work of preparing a report.
@@ -227,21 +309,21 @@ impl JourneyHandle {
 
     /// The response id is known.
     pub fn identified(&self, label: &RequestLabel) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             let _ = cell.label.set(label.clone());
         }
     }
 
     /// The request has been parsed.
     pub fn described(&self, attributes: impl FnOnce() -> RequestAttributes) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             let _ = cell.attributes.set(attributes());
         }
     }
 
     /// The whole body has been read.
     pub fn body_complete(&self, at: MonoNs) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             cell.body_complete.set(at);
         }
     }
@@ -250,27 +332,27 @@ impl JourneyHandle {
     /// a second call gives none. Empty when the request is not traced.
     #[must_use]
     pub fn open_cores(&self, sequences: &[(u32, u32)], at: MonoNs) -> Vec<CoreSpan> {
-        let Some(cell) = &self.0 else { return Vec::new() };
-        cell.open_cores(sequences, at)
+        let Some(journey) = &self.0 else { return Vec::new() };
+        journey.open_cores(sequences, at)
     }
 
     /// The engine has accepted the request into its inbox.
     pub fn handed_to_core(&self, at: MonoNs) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             cell.handoff.set(at);
         }
     }
 
     /// A generated token has been taken from the engine; only the first report counts.
     pub fn received_from_core(&self, at: MonoNs) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             cell.first_response.set(at);
         }
     }
 
     /// The generation is over.
     pub fn used(&self, usage: impl FnOnce() -> Usage) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             let _ = cell.usage.set(usage());
         }
     }
@@ -278,14 +360,14 @@ impl JourneyHandle {
     /// The last generated chunk has been handed to the HTTP stack. Whatever happens later, the request
     /// has departed.
     pub fn departed(&self, at: MonoNs) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             cell.departed.set(at);
         }
     }
 
     /// The request failed. `message` must hold nothing of the prompt; only the first report counts.
     pub fn failed(&self, reason: AbortReason, error_type: &'static str, message: &str) {
-        if let Some(cell) = &self.0 {
+        if let Some(cell) = self.cell() {
             let _ = cell.failure.set(Failure { reason, error_type, message: message.into() });
         }
     }
@@ -313,7 +395,38 @@ impl FinishedJourney {
 
     /// The core parts with their sequence index, in the order of the sequences.
     pub fn cores(&self) -> impl Iterator<Item = (u32, &CoreRecord)> {
-        let slots = self.0.cores.get().map_or(&[][..], |slots| slots);
-        (0_u32..).zip(slots).filter_map(|(index, slot)| Some((index, &**slot.get()?)))
+        let slots = self.0.core_slots();
+        (0_u32..).zip(slots).filter_map(|(index, slot)| Some((index, &**slot.record.get()?)))
+    }
+
+    /// About how much memory the journey takes, in bytes, with everything that only it holds.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let cell = &self.0;
+        let text = |text: Option<&str>| text.map_or(0, str::len);
+        let asked = cell.attributes.get();
+        let message = |failure: &Failure| failure.message.len();
+        let texts = cell.route.len()
+            + text(cell.context.state.as_deref())
+            + text(cell.label().map(RequestLabel::as_str))
+            + text(asked.map(|asked| &*asked.request_model))
+            + text(asked.map(|asked| &*asked.response_model))
+            // Once as it was reported, once in the ending.
+            + 2 * cell.failure.get().map_or(0, message);
+        let cores: usize = self.cores().map(|(_, core)| core.memory_bytes()).sum();
+        size_of::<JourneyCell>() + texts + size_of_val(cell.core_slots()) + cores
+    }
+
+    /// From arrival to the end of the response, in nanoseconds.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.api().ended.since(self.0.arrived())
+    }
+
+    /// When the first output token of any sequence existed; or, where no engine tells, when it was taken.
+    #[must_use]
+    pub fn first_token(&self) -> Option<MonoNs> {
+        let of_cores = self.cores().filter_map(|(_, core)| core.first_token()).min();
+        of_cores.or_else(|| self.0.first_response())
     }
 }

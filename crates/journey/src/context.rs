@@ -3,6 +3,7 @@
 //! Source: <https://www.w3.org/TR/trace-context-2/>.
 
 use std::fmt;
+use std::ops::Deref;
 
 use rand::RngExt as _;
 
@@ -25,8 +26,11 @@ macro_rules! id {
             /// A random id. Reads a thread-local generator: no system call, no lock.
             #[must_use]
             pub fn random() -> Self {
+                let mut bytes = [0; $length];
                 loop {
-                    if let Some(id) = Self::from_bytes(rand::rng().random()) {
+                    // Drawing an array would draw each of its bytes.
+                    rand::rng().fill(&mut bytes);
+                    if let Some(id) = Self::from_bytes(bytes) {
                         return id;
                     }
                 }
@@ -42,6 +46,12 @@ macro_rules! id {
             #[must_use]
             pub fn to_bytes(self) -> [u8; $length] {
                 self.0
+            }
+
+            fn write_hex(self, digits: &mut [u8]) {
+                for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&hex_digits(byte));
+                }
             }
 
             /// Reads exactly the lower-case hexadecimal form; `None` for anything else.
@@ -114,10 +124,57 @@ impl TraceContext {
     }
 
     /// The `traceresponse` header (level 2 draft): our own span as the child id, and whether we recorded.
+    /// Allocates nothing.
     #[must_use]
-    pub fn traceresponse(&self, span: SpanId, recorded: bool) -> String {
+    pub fn traceresponse(&self, span: SpanId, recorded: bool) -> TraceResponse {
         let flags = if recorded { FLAG_SAMPLED } else { 0 } | if self.random { FLAG_RANDOM } else { 0 };
-        format!("00-{}-{span}-{flags:02x}", self.trace_id)
+        let mut text = [b'-'; TraceResponse::LENGTH];
+        text[..2].copy_from_slice(b"00");
+        self.trace_id.write_hex(&mut text[3..35]);
+        span.write_hex(&mut text[36..52]);
+        text[53..].copy_from_slice(&hex_digits(flags));
+        TraceResponse(text)
+    }
+}
+
+/// The value of a `traceresponse` header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TraceResponse([u8; Self::LENGTH]);
+
+impl TraceResponse {
+    /// version "-" trace id "-" span id "-" flags
+    const LENGTH: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
+
+    /// The value as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Deref for TraceResponse {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for TraceResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for TraceResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq<String> for TraceResponse {
+    fn eq(&self, other: &String) -> bool {
+        self.as_str() == other
     }
 }
 
@@ -163,14 +220,36 @@ fn join_tracestate<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Box<
     (!joined.is_empty()).then(|| joined.into_boxed_str())
 }
 
+/// The two lower-case hexadecimal digits of a byte.
+fn hex_digits(byte: u8) -> [u8; 2] {
+    const PAIRS: [[u8; 2]; 256] = {
+        let digits = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    PAIRS[usize::from(byte)]
+}
+
 /// Two lower-case hexadecimal digits; W3C forbids upper case in `traceparent`.
 fn hex_byte(pair: &[u8]) -> Option<u8> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
+    const NO_DIGIT: u8 = 0xff;
+    const VALUES: [u8; 256] = {
+        let mut values = [NO_DIGIT; 256];
+        let mut value = 0;
+        while value < 16 {
+            values[b"0123456789abcdef"[value as usize] as usize] = value;
+            value += 1;
+        }
+        values
     };
-    Some(digit(pair[0])? << 4 | digit(pair[1])?)
+    let &[high, low] = pair else { return None };
+    let (high, low) = (VALUES[usize::from(high)], VALUES[usize::from(low)]);
+    (high | low != NO_DIGIT).then_some(high << 4 | low)
 }
 
 #[cfg(test)]

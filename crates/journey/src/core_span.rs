@@ -1,84 +1,41 @@
 //! The guard of one sequence's `llm_core` span.
 //!
 //! HOT PATH: [`CoreSpan::record`] runs on the engine thread. The record and room for its usual events are
-//! allocated when the span is opened, on the API side; only a sequence that is preempted repeatedly grows it.
+//! allocated when the span is opened, on the API side; only a sequence that is preempted repeatedly grows it,
+//! and not beyond [`MAX_CORE_EVENTS`](crate::MAX_CORE_EVENTS).
 
-use std::sync::Arc;
-
-use smallvec::SmallVec;
-
+use crate::MonoNs;
+use crate::cell::OpenJourney;
+use crate::core_record::CoreRecord;
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
-use crate::{JourneyCell, MonoNs, SpanId};
-
-/// Events of a sequence that is preempted at most once.
-const USUAL_EVENTS: usize = 6;
-
-/// Everything recorded about one sequence in the engine.
-#[derive(Debug)]
-pub struct CoreRecord {
-    /// The id of the `llm_core` span.
-    pub span_id: SpanId,
-    /// When the sequence was made ready for the engine.
-    pub opened: MonoNs,
-    /// Prompt tokens of the sequence.
-    pub prefill_total: u32,
-    /// The most output tokens the sequence may generate.
-    pub decode_max: u32,
-    /// What happened, in order.
-    pub events: SmallVec<[CoreEvent; USUAL_EVENTS]>,
-}
-
-impl CoreRecord {
-    /// When the sequence entered the scheduler, or was opened if it never did.
-    #[must_use]
-    pub fn started(&self) -> MonoNs {
-        self.events.first().map_or(self.opened, |event| event.at)
-    }
-
-    /// When the sequence left the scheduler, or was opened if it never entered it.
-    #[must_use]
-    pub fn ended(&self) -> MonoNs {
-        self.events.last().map_or(self.opened, |event| event.at)
-    }
-
-    /// The time of the first event for which `wanted` holds.
-    #[must_use]
-    pub fn first_time(&self, wanted: impl Fn(&CoreEventKind) -> bool) -> Option<MonoNs> {
-        self.events.iter().find(|event| wanted(&event.kind)).map(|event| event.at)
-    }
-}
 
 /// The right and duty to end one `llm_core` span. Travels with the sequence; ends when it is dropped.
 #[derive(Debug)]
 pub struct CoreSpan {
-    cell: Arc<JourneyCell>,
+    journey: OpenJourney,
     index: u32,
     record: Option<Box<CoreRecord>>,
 }
 
 impl CoreSpan {
     pub(crate) fn open(
-        cell: Arc<JourneyCell>,
+        journey: OpenJourney,
         index: u32,
         prefill_total: u32,
         decode_max: u32,
         opened: MonoNs,
     ) -> Self {
-        let record = CoreRecord {
-            span_id: SpanId::random(),
-            opened,
-            prefill_total,
-            decode_max,
-            events: SmallVec::new(),
-        };
-        Self { cell, index, record: Some(Box::new(record)) }
+        let record = CoreRecord::new(prefill_total, decode_max, opened);
+        Self { journey, index, record: Some(Box::new(record)) }
     }
 
-    /// Appends an event. Constant time; allocates only beyond the usual number of events.
+    /// Appends an event. Bounded time; allocates only beyond the usual number of events, and no more than
+    /// a bounded amount.
     #[inline]
     pub fn record(&mut self, event: CoreEvent) {
         if let Some(record) = &mut self.record {
-            record.events.push(event);
+            self.journey.cell().show_core(self.index, &event);
+            record.push(event);
         }
     }
 
@@ -92,12 +49,12 @@ impl CoreSpan {
     /// Takes the span back before the engine has accepted the sequence: it will not be part of the journey.
     pub fn withdraw(mut self) {
         self.record = None;
-        self.cell.part_ended();
+        self.journey.part_ended();
     }
 
     fn deposit(&mut self) {
         if let Some(record) = self.record.take() {
-            self.cell.deposit_core(self.index, record);
+            self.journey.deposit_core(self.index, record);
         }
     }
 }
@@ -106,20 +63,22 @@ impl Drop for CoreSpan {
     /// The other end: whoever held the sequence lost it, so it was aborted. Keeps the rules of a core span
     /// (QUEUED first, FINISHED last) even if the scheduler never saw the sequence.
     fn drop(&mut self) {
-        let Some(record) = &mut self.record else { return };
-        let (at, last) = (self.cell.now(), record.events.last());
-        let ended = CoreEvent {
-            kind: CoreEventKind::Finished { status: FinishStatus::Aborted },
-            at: last.map_or(at, |last| last.at.max(at)),
-            step: last.map_or(0, |last| last.step),
-            phase: last.map_or(Phase::Waiting, |last| last.phase),
-            progress: last.map_or(Progress::default(), |last| last.progress),
-            num_preemptions: last.map_or(0, |last| last.num_preemptions),
-        };
-        if record.events.is_empty() {
-            record.events.push(CoreEvent { kind: CoreEventKind::Queued, ..ended.clone() });
+        let Some(record) = &self.record else { return };
+        if record.finish_status().is_none() {
+            let (at, last) = (self.journey.now(), record.events.last());
+            let ended = CoreEvent {
+                kind: CoreEventKind::Finished { status: FinishStatus::Aborted },
+                at: last.map_or(at.max(record.opened), |last| last.at.max(at)),
+                step: last.map_or(0, |last| last.step),
+                phase: last.map_or(Phase::Waiting, |last| last.phase),
+                progress: last.map_or(Progress::default(), |last| last.progress),
+                num_preemptions: last.map_or(0, |last| last.num_preemptions),
+            };
+            if record.events.is_empty() {
+                self.record(CoreEvent { kind: CoreEventKind::Queued, ..ended.clone() });
+            }
+            self.record(ended);
         }
-        record.events.push(ended);
         self.deposit();
     }
 }

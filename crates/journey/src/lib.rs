@@ -2,8 +2,9 @@
 //!
 //! Every request that is traced owns one [`JourneyCell`]. Two kinds of guard deposit a record in it: the
 //! [`ApiSpan`] of the HTTP layer and one [`CoreSpan`] per sequence, which travels with the request through
-//! the engine. The last guard to end hands the whole journey to a [`JourneySink`]. Events are small plain
-//! values; names, strings and protobuf exist only behind the sink.
+//! the engine. The last guard to end hands the whole journey to a [`JourneySink`], if the head or a tail rule
+//! keeps it. Events are small plain values; names, strings and protobuf exist only behind the sink, where
+//! [`describe_request`] and its siblings say a journey in the words of the [`schema`].
 //!
 //! This crate knows no runtime, no HTTP library, no exporter and no engine.
 #![forbid(unsafe_code)]
@@ -12,8 +13,14 @@ mod api_span;
 mod cell;
 mod clock;
 mod context;
+mod core_record;
 mod core_span;
+mod describe;
+mod duration;
 mod event;
+mod keep_rules;
+mod live;
+mod registry;
 mod sampling;
 pub mod schema;
 mod tracer;
@@ -21,10 +28,17 @@ mod tracer;
 pub use api_span::{ApiEnding, ApiRecord, ApiSpan, RequestAttributes, Usage};
 pub use cell::{FinishedJourney, JourneyCell, JourneyHandle};
 pub use clock::{Clock, MonoNs, SystemClock, WallAnchor};
-pub use context::{SpanId, TraceContext, TraceId};
-pub use core_span::{CoreRecord, CoreSpan};
+pub use context::{SpanId, TraceContext, TraceId, TraceResponse};
+pub use core_record::{CoreRecord, FoldedPairs, MAX_CORE_EVENTS};
+pub use core_span::CoreSpan;
+pub use describe::{
+    AttributeVisitor, describe_core, describe_core_events, describe_request, describe_request_events,
+};
+pub use duration::{BadDuration, format_duration_ns, parse_duration_ns};
 pub use event::{
     AbortReason, CoreEvent, CoreEventKind, FinishStatus, Phase, Progress, RequestLabel, ScheduleKind,
 };
-pub use sampling::{HeadSampler, InvalidSampleRate};
-pub use tracer::{Admission, IncomingHeaders, JourneySink, Tracer, TracerCounters};
+pub use keep_rules::{BadKeepRules, KeepRule, KeepRuleKind, KeepRules};
+pub use live::{JourneyState, SequenceState, SequenceView};
+pub use sampling::{BadTraceSampler, HeadSampler, InvalidSampleRate, SamplingPolicy, TraceSampler};
+pub use tracer::{Admission, FanOut, IncomingHeaders, JourneySink, Tracer, TracerCounters};

@@ -115,13 +115,15 @@ pub mod core_event_attribute {
         PREFILL_TOTAL_TOKENS = "prefill.total_tokens" Int "Prompt tokens of the request.";
         DECODE_DONE_TOKENS = "decode.done_tokens" Int "Output tokens generated so far.";
         DECODE_MAX_TOKENS = "decode.max_tokens" Int "The most output tokens the request may generate.";
-        NUM_PREEMPTIONS = "num_preemptions" Int "Preemptions so far, this event included.";
+        NUM_PREEMPTIONS = "num_preemptions" Int "Preemptions so far, this event included; each PREEMPTED counts as many times as its journey.folded says.";
         SCHEDULE_KIND = "schedule.kind" Text "FIRST, or RESUME after a preemption (SCHEDULED).";
         CACHED_TOKENS = "cached_tokens" Int "Prompt tokens found in the prefix cache (SCHEDULED).";
         SCHEDULED_TOKENS = "scheduled_tokens" Int "Tokens this step computes for the request (SCHEDULED).";
         PREEMPTED_BY = "preempted.by" Text "The request that needed the KV blocks (PREEMPTED).";
         TOKENS_LOST = "tokens_lost" Int "Tokens whose KV must be computed again (PREEMPTED).";
         KV_BLOCKS_FREED = "kv.blocks_freed" Int "KV blocks that went back to the pool (PREEMPTED).";
+        FOLDED = "journey.folded" Int "How many pairs of PREEMPTED and SCHEDULED(RESUME) this event and the next one stand for, when it is more than one (PREEMPTED).";
+        FOLDED_PREEMPTED_NS = "journey.folded_preempted_ns" Int "Time between PREEMPTED and SCHEDULED(RESUME) of all these pairs together, in nanoseconds (PREEMPTED with journey.folded).";
         FINISH_STATUS = "finish.status" Text "stopped, length, aborted, ignored or error (FINISHED).";
     }
 }

@@ -4,14 +4,39 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
+
 use crate::api_span::ApiSpan;
-use crate::cell::{FinishedJourney, JourneyCell};
-use crate::{Clock, HeadSampler, MonoNs, SpanId, TraceContext};
+use crate::cell::{FinishedJourney, JourneyCell, OpenJourney};
+use crate::context::TraceResponse;
+use crate::registry::Registry;
+use crate::{Clock, KeepRuleKind, MonoNs, SamplingPolicy, SpanId, TraceContext};
 
 /// Takes finished journeys. Called on whichever thread ended the journey, the engine's included.
 pub trait JourneySink: Send + Sync + Debug {
     /// Takes the journey or drops it and counts that. Never waits.
     fn accept(&self, journey: FinishedJourney);
+}
+
+/// Gives every journey to each of several sinks.
+#[derive(Clone, Debug)]
+pub struct FanOut(Box<[Arc<dyn JourneySink>]>);
+
+impl FanOut {
+    /// A sink in front of these.
+    #[must_use]
+    pub fn new(sinks: impl IntoIterator<Item = Arc<dyn JourneySink>>) -> Self {
+        Self(sinks.into_iter().collect())
+    }
+}
+
+impl JourneySink for FanOut {
+    fn accept(&self, journey: FinishedJourney) {
+        if let Some((last, others)) = self.0.split_last() {
+            others.iter().for_each(|sink| sink.accept(journey.clone()));
+            last.accept(journey);
+        }
+    }
 }
 
 /// What the caller sent to connect its trace with ours.
@@ -29,15 +54,21 @@ pub struct Admission {
     /// The span, when the request is recorded.
     pub span: Option<ApiSpan>,
     /// The value of the `traceresponse` header.
-    pub traceresponse: String,
+    pub traceresponse: TraceResponse,
 }
 
 /// Totals since the start.
+///
+/// Every request is either recorded or sampled out. A recorded one is in flight until its journey is complete;
+/// then it is kept by the head, kept by a tail rule, or discarded.
 #[derive(Debug, Default)]
 pub struct TracerCounters {
     recorded: AtomicU64,
     sampled_out: AtomicU64,
-    handed_over: AtomicU64,
+    completed: AtomicU64,
+    kept_by_head: AtomicU64,
+    kept_by_rule: [AtomicU64; KeepRuleKind::ALL.len()],
+    discarded: AtomicU64,
 }
 
 impl TracerCounters {
@@ -56,22 +87,58 @@ impl TracerCounters {
     /// Recorded requests whose journey is not complete yet.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.recorded().saturating_sub(self.handed_over.load(Ordering::Relaxed))
+        let completed = self.completed.load(Ordering::Acquire);
+        self.recorded().saturating_sub(completed)
+    }
+
+    /// Journeys that were handed over because the head had said so.
+    #[must_use]
+    pub fn kept_by_head(&self) -> u64 {
+        self.kept_by_head.load(Ordering::Relaxed)
+    }
+
+    /// Journeys that were handed over only because a tail rule matched; the first that does counts.
+    #[must_use]
+    pub fn kept_by_rule(&self, kind: KeepRuleKind) -> u64 {
+        self.kept_by_rule[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Journeys that were recorded for the tail rules' sake and matched none.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.discarded.load(Ordering::Relaxed)
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct TracerShared {
     pub(crate) clock: Arc<dyn Clock>,
-    sampler: HeadSampler,
+    policy: ArcSwap<SamplingPolicy>,
     sink: Arc<dyn JourneySink>,
     counters: TracerCounters,
+    registry: Registry,
 }
 
 impl TracerShared {
+    /// Takes a complete journey out of the registry and decides whether it is kept, both spans or neither.
     pub(crate) fn hand_over(&self, journey: FinishedJourney) {
-        self.counters.handed_over.fetch_add(1, Ordering::Relaxed);
-        self.sink.accept(journey);
+        if let Some(place) = journey.cell().place() {
+            self.registry.remove(place);
+        }
+        let is_kept = if journey.cell().head_sampled() {
+            self.counters.kept_by_head.fetch_add(1, Ordering::Relaxed);
+            true
+        } else if let Some(kind) = self.policy.load().keep().first_match(&journey) {
+            self.counters.kept_by_rule[kind as usize].fetch_add(1, Ordering::Relaxed);
+            true
+        } else {
+            self.counters.discarded.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        self.counters.completed.fetch_add(1, Ordering::Release);
+        if is_kept {
+            self.sink.accept(journey);
+        }
     }
 }
 
@@ -82,29 +149,66 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// A tracer that gives finished journeys to `sink`.
+    /// A tracer that gives finished journeys to `sink`. A [`HeadSampler`](crate::HeadSampler) is a policy,
+    /// too: its rate and no tail rules.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, sampler: HeadSampler, sink: Arc<dyn JourneySink>) -> Self {
-        let counters = TracerCounters::default();
-        Self { shared: Arc::new(TracerShared { clock, sampler, sink, counters }) }
+    pub fn new(clock: Arc<dyn Clock>, policy: impl Into<SamplingPolicy>, sink: Arc<dyn JourneySink>) -> Self {
+        let shared = TracerShared {
+            clock,
+            policy: ArcSwap::from_pointee(policy.into()),
+            sink,
+            counters: TracerCounters::default(),
+            registry: Registry::default(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Decides about a request whose head was read at `arrived`, and opens its span.
     ///
-    /// A caller that sent an unsampled context is not recorded; otherwise the sampler decides by trace id.
+    /// A caller that sent an unsampled context is not sampled by the head; otherwise the policy decides by
+    /// trace id. With tail rules every request is recorded, whatever the head said; `traceresponse` says what
+    /// the head said. A request that is not recorded costs the decision and nothing else.
     #[must_use]
     pub fn admit(&self, incoming: IncomingHeaders<'_>, route: &str, arrived: MonoNs) -> Admission {
+        let shared = &self.shared;
         let context = TraceContext::extract(incoming.traceparent, incoming.tracestate.iter().copied());
         let span_id = SpanId::random();
-        let is_recorded = context.caller_sampled && self.shared.sampler.keeps(context.trace_id);
-        let traceresponse = context.traceresponse(span_id, is_recorded);
+        let (head_sampled, is_recorded) = {
+            let policy = shared.policy.load();
+            let head_sampled = policy.head_keeps(&context);
+            (head_sampled, head_sampled || !policy.keep().is_empty())
+        };
+        let traceresponse = context.traceresponse(span_id, head_sampled);
         if !is_recorded {
-            self.shared.counters.sampled_out.fetch_add(1, Ordering::Relaxed);
+            shared.counters.sampled_out.fetch_add(1, Ordering::Relaxed);
             return Admission { span: None, traceresponse };
         }
-        self.shared.counters.recorded.fetch_add(1, Ordering::Relaxed);
-        let cell = JourneyCell::new(Arc::clone(&self.shared), context, span_id, route, arrived);
-        Admission { span: Some(ApiSpan::open(Arc::new(cell))), traceresponse }
+        shared.counters.recorded.fetch_add(1, Ordering::Relaxed);
+        let place = shared.registry.reserve();
+        let cell = Arc::new(JourneyCell::new(head_sampled, place, context, span_id, route, arrived));
+        if let Some(place) = place {
+            shared.registry.insert(place, &cell);
+        }
+        let journey = OpenJourney::new(cell, Arc::clone(shared));
+        Admission { span: Some(ApiSpan::open(journey)), traceresponse }
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<SamplingPolicy> {
+        self.shared.policy.load_full()
+    }
+
+    /// Puts another policy in force, at once and as a whole: the head's part for requests that arrive from
+    /// now on, the tail rules for journeys that are complete from now on.
+    pub fn set_policy(&self, policy: SamplingPolicy) {
+        self.shared.policy.store(Arc::new(policy));
+    }
+
+    /// The recorded requests in flight, in no particular order. One that arrives or ends meanwhile may be
+    /// among them. Whoever holds a cell keeps its memory and nothing else.
+    pub fn in_flight(&self) -> impl Iterator<Item = Arc<JourneyCell>> {
+        self.shared.registry.iter()
     }
 
     /// Totals since the start.

@@ -39,7 +39,7 @@ const MAX_PATH_BYTES: usize = 256;
 
 /// Whether a path is one of those that get no span.
 pub(crate) fn is_housekeeping(path: &str) -> bool {
-    HOUSEKEEPING.contains(&path) || path.starts_with("/v1/models/")
+    HOUSEKEEPING.contains(&path) || path.starts_with("/v1/models/") || path.starts_with("/journeys/")
 }
 
 /// Opens and ends the span of every request, gives every request its id, and turns a handler's panic into an
@@ -130,7 +130,7 @@ impl Shared {
             let route = matched.unwrap_or_else(|| shortened(request.uri().path()));
             let admission =
                 incoming_trace(request.headers(), |incoming| tracer.admit(incoming, route, arrived));
-            opened.traceresponse = HeaderValue::try_from(admission.traceresponse).ok();
+            opened.traceresponse = HeaderValue::from_str(&admission.traceresponse).ok();
             if let Some(span) = admission.span {
                 journey = span.handle();
                 opened.guard = Some(SpanGuard::new(span, self.shutdown.clone()));
@@ -183,6 +183,7 @@ mod tests {
     #[test]
     fn model_pages_are_housekeeping_and_generating_routes_are_not() {
         assert!(is_housekeeping("/v1/models/some/name"));
+        assert!(is_housekeeping("/journeys/recent"));
         assert!(!is_housekeeping("/v1/chat/completions"));
         assert!(!is_housekeeping("/v1/modelsx"));
     }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use wayfare_console::StoreLimits;
+use wayfare_journey::KeepRules;
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -38,6 +40,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
+
+    #[command(flatten)]
+    pub(crate) admin: AdminOptions,
 }
 
 /// The HTTP side.
@@ -123,6 +128,33 @@ pub(crate) struct JourneyOptions {
     /// File that journeys are appended to, as OTLP/JSON lines.
     #[arg(long, value_name = "PATH")]
     pub(crate) journey_file: Option<PathBuf>,
+
+    /// Journeys that are kept whatever the sample rate says, by what became of them, such as
+    /// slow>2s,ttft>500ms,queue>1s,error,aborted,preempted,rate=0.01. One match is enough.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "RULES")]
+    pub(crate) journey_keep: KeepRules,
+
+    /// Finished journeys that are kept in memory, for GET /journeys/recent; 0 keeps none.
+    #[arg(long, default_value_t = StoreLimits::default().max_journeys, value_name = "COUNT")]
+    pub(crate) journey_store_max: usize,
+
+    /// Most bytes of all journeys that are kept in memory.
+    #[arg(long, default_value_t = StoreLimits::default().max_bytes, value_name = "BYTES")]
+    pub(crate) journey_store_bytes: usize,
+}
+
+/// Steering the running server.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Administration")]
+pub(crate) struct AdminOptions {
+    /// Port to listen on for GET and PUT /admin/journey; 0 takes a free one. Without it there is no such
+    /// listener.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) admin_port: Option<u16>,
+
+    /// Address to listen on with --admin-port. Whoever reaches it may change what is recorded.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub(crate) admin_host: IpAddr,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -11,15 +11,15 @@ use axum::serve::ListenerExt as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use wayfare_engine::Engine as _;
-use wayfare_engine_local::LocalEngine;
-use wayfare_journey::{Clock, SystemClock, WallAnchor};
-use wayfare_journey_otlp::{EngineDescription, Exporter};
+use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
+use wayfare_journey_otlp::EngineDescription;
 use wayfare_openai::{Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
 
 use crate::backend::Backend;
-use crate::cli::ServeOptions;
+use crate::cli::{AdminOptions, ServeOptions};
 use crate::signals::EndSignals;
 use crate::{journeys, model};
 
@@ -38,13 +38,16 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     if options.engine.enable_prefix_caching {
         return Err(anyhow!("--enable-prefix-caching is not supported yet; leave it out"));
     }
-    let sampler = journeys::check(&options.journey)?;
+    let policy = journeys::check(&options.journey)?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
-    let socket = {
+    let (socket, admin_socket) = {
         let _in_runtime = runtime.enter();
-        bind(SocketAddr::new(options.http.host, options.http.port))?
+        let socket = bind(SocketAddr::new(options.http.host, options.http.port), "--port")?;
+        let AdminOptions { admin_port, admin_host } = options.admin;
+        let admin = admin_port.map(|port| bind(SocketAddr::new(admin_host, port), "--admin-port"));
+        (socket, admin.transpose()?)
     };
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -59,8 +62,10 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
-    let tracing = journeys::start(&options.journey, sampler, Arc::clone(&clock), wall, description)?;
-    let (tracer, exporter) = tracing.unzip();
+    let tracing = journeys::start(&options.journey, policy, Arc::clone(&clock), wall, description)?;
+    let tracer = tracing.as_ref().map(|tracing| tracing.tracer.clone());
+    let journey_routes =
+        tracing.as_ref().map(|tracing| tracing.routes(Arc::clone(&clock), wall)).unwrap_or_default();
 
     let (sink, hub) = output_channel();
     let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock))?;
@@ -80,7 +85,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         tokenizer: text.tokenizer,
         chat_template: text.chat_template,
         end_of_text: text.end_of_text,
-        tracer,
+        tracer: tracer.clone(),
         clock,
         wall,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,11 +96,21 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         let server = Server::start(config, hub)?;
         // Until here a signal ends the process by itself: there is nothing to drain.
         let mut signals = EndSignals::listen()?;
-        let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port))?;
+        let admin = admin_socket.map(|socket| serve_admin(socket, tracer)).transpose()?;
+        let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port, "--port"))?;
         announce(&listener)?;
-        serve(listener, &server, &mut signals, options.http.shutdown_timeout).await
+        let router = server.router_with(journey_routes);
+        let served = serve(listener, router, &server, &mut signals, options.http.shutdown_timeout).await;
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        served
     })?;
-    stop(&engine, exporter, options.http.shutdown_timeout);
+    // The engine first: by then the exporter has every journey.
+    engine.stop();
+    if let Some(tracing) = tracing {
+        tracing.stop(options.http.shutdown_timeout);
+    }
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
 }
@@ -107,20 +122,39 @@ fn served_names(options: &ServeOptions) -> Vec<String> {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpSocket> {
+fn bind(address: SocketAddr, option: &str) -> Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.context("cannot make a socket")?;
     // A port whose last connections still linger is free to us; one that somebody listens on is not.
     socket.set_reuseaddr(true)?;
     socket.bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow!(in_use(address.port())),
+        io::ErrorKind::AddrInUse => anyhow!(in_use(address.port(), option)),
         _ => anyhow!(error).context(format!("cannot listen on {address}")),
     })?;
     Ok(socket)
 }
 
-fn in_use(port: u16) -> String {
-    format!("port {port} is in use; stop what listens there, or choose another with --port")
+fn in_use(port: u16, option: &str) -> String {
+    format!("port {port} is in use; stop what listens there, or choose another with {option}")
+}
+
+/// Serves the administration until it is aborted.
+fn serve_admin(socket: TcpSocket, tracer: Option<Tracer>) -> Result<JoinHandle<()>> {
+    let address = socket.local_addr()?;
+    let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(address.port(), "--admin-port"))?;
+    info!("administration is at http://{address}/admin/journey");
+    if !address.ip().is_loopback() {
+        warn!("whoever reaches {address} may change what is recorded: keep it behind a firewall");
+    }
+    if tracer.is_none() {
+        warn!("--admin-port is given, but journeys are not recorded: add --enable-journey-tracing");
+    }
+    let router = wayfare_console::admin_routes(tracer);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            warn!("administration has ended: {error}");
+        }
+    }))
 }
 
 /// The one line on standard output: scripts wait for it and read the address from it.
@@ -139,12 +173,12 @@ fn announce(listener: &TcpListener) -> Result<()> {
 /// Serves until a signal, then lets the requests in flight end.
 async fn serve(
     listener: TcpListener,
+    router: Router,
     server: &Server,
     signals: &mut EndSignals,
     drain_time: Duration,
 ) -> Result<()> {
     let (close, closed) = oneshot::channel::<()>();
-    let router: Router = server.router();
     // Small chunks leave at once: a token that waits for the next one is latency.
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
@@ -184,17 +218,5 @@ async fn serve(
 async fn drained(shutdown: &ShutdownHandle) {
     while shutdown.sequences_in_flight() > 0 {
         tokio::time::sleep(DRAIN_POLL).await;
-    }
-}
-
-/// Ends the engine, then the exporter, which by then has every journey.
-fn stop(engine: &LocalEngine, exporter: Option<Exporter>, flush_time: Duration) {
-    engine.stop();
-    let Some(exporter) = exporter else { return };
-    let report = exporter.shutdown(flush_time);
-    if report.is_complete() {
-        info!("journeys: {report}");
-    } else {
-        warn!("journeys: {report}");
     }
 }

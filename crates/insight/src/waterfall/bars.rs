@@ -145,6 +145,7 @@ fn look(phase: Phase) -> (char, Style) {
         Phase::Prefill => ('▒', Style::Cyan),
         Phase::Decode => ('█', Style::Green),
         Phase::Preempted => ('╳', Style::Red),
+        Phase::Thrashing => ('╬', Style::Red),
         Phase::Unknown => ('?', Style::Dim),
     }
 }
@@ -158,6 +159,7 @@ fn name_of(phase: Phase) -> &'static str {
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
         Phase::Preempted => "preempted",
+        Phase::Thrashing => "preempted and resumed repeatedly",
         Phase::Unknown => "not known",
     }
 }

@@ -132,8 +132,10 @@ fn describe_core(event: &CoreEvent) -> (String, Style, Vec<String>) {
             (format!("SCHEDULED {}", if *is_resume { "resume" } else { "first" }), Style::Cyan)
         }
         CoreEventKind::FirstToken => ("FIRST_TOKEN".into(), Style::Green),
-        CoreEventKind::Preempted { by, tokens_lost, blocks_freed } => {
+        CoreEventKind::Preempted { by, tokens_lost, blocks_freed, folded } => {
             details.extend(event.num_preemptions.map(|number| format!("preemption {number}")));
+            let folded = folded.filter(|pairs| *pairs > 1);
+            details.extend(folded.map(|pairs| format!("stands for {pairs}")));
             details.extend(by.as_deref().map(|by| format!("for {}", harmless(by))));
             details.extend(tokens_lost.map(|tokens| counted(tokens, "token") + " lost"));
             details.extend(blocks_freed.map(|blocks| counted(blocks, "block") + " freed"));

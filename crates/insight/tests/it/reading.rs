@@ -37,7 +37,8 @@ fn events_are_typed() {
     let kinds: Vec<_> = journey.cores[0].events.iter().map(|event| event.kind.clone()).collect();
     let scheduled =
         |is_resume| CoreEventKind::Scheduled { is_resume, cached_tokens: None, scheduled_tokens: None };
-    let preempted = CoreEventKind::Preempted { by: None, tokens_lost: None, blocks_freed: None };
+    let preempted =
+        CoreEventKind::Preempted { by: None, tokens_lost: None, blocks_freed: None, folded: None };
     assert_eq!(
         kinds,
         [

@@ -51,6 +51,53 @@ fn a_preempted_request() {
 }
 
 #[test]
+fn preemptions_that_were_folded() {
+    let number = |key: &str, value: u64| json!({"key": key, "value": {"intValue": value.to_string()}});
+    let kind = |value| text("schedule.kind", value);
+    let folded = [
+        number("num_preemptions", 41),
+        number("journey.folded", 40),
+        number("journey.folded_preempted_ns", 900_000),
+        number("tokens_lost", 4_000),
+    ];
+    let shown_journey = journey(&[core(
+        0,
+        10_000_000,
+        &[
+            ("journey.QUEUED", 0, json!([])),
+            ("journey.SCHEDULED", 1_000_000, json!([kind("FIRST")])),
+            ("journey.PREEMPTED", 2_000_000, json!([number("num_preemptions", 1)])),
+            ("journey.SCHEDULED", 3_000_000, json!([kind("RESUME")])),
+            ("journey.PREEMPTED", 4_000_000, json!(folded)),
+            ("journey.SCHEDULED", 7_000_000, json!([kind("RESUME")])),
+            ("journey.FINISHED", 10_000_000, json!([text("finish.status", "length")])),
+        ],
+    )]);
+    assert_eq!(shown_journey.preemptions(), 41);
+    check(
+        &shown_journey,
+        90,
+        expect![[r#"
+        trace 11111111111111111111111111111111  no llm_request span
+        41 preemptions
+
+                      0 ms                                  5.00 ms                        10.0 ms
+                      ├─────────────────────────────────────┼────────────────────────────────────┤
+        llm_core      ········▒▒▒▒▒▒▒╳╳╳╳╳╳╳╳▒▒▒▒▒▒▒╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬╬▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+                      · queue  ▒ prefill  ╳ preempted  ╬ preempted and resumed repeatedly
+
+            +0.000 ms  core  QUEUED
+            +1.000 ms  core  SCHEDULED first
+            +2.000 ms  core  PREEMPTED           preemption 1
+            +3.000 ms  core  SCHEDULED resume
+            +4.000 ms  core  PREEMPTED           preemption 41  stands for 40  4000 tokens lost
+            +7.000 ms  core  SCHEDULED resume
+           +10.000 ms  core  FINISHED length
+    "#]],
+    );
+}
+
+#[test]
 fn two_sequences() {
     check(
         &reference_journey("chatcmpl-bd0bff420f087f31"),

@@ -3,12 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use expect_test::{Expect, expect};
 use smallvec::smallvec;
 use wayfare_journey::schema::{
-    ValueType, api_event, api_event_attribute, core_event, core_event_attribute, resource_attribute,
-    span_attribute,
+    Attribute, SPAN_CORE, ValueType, api_event, api_event_attribute, core_event, core_event_attribute,
+    resource_attribute, span_attribute,
 };
 use wayfare_journey::{
-    AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreSpan, FinishStatus, IncomingHeaders, MonoNs, Phase,
-    Progress, RequestAttributes, RequestLabel, ScheduleKind, Tracer, Usage, WallAnchor,
+    AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreSpan, FinishStatus, IncomingHeaders, MAX_CORE_EVENTS,
+    MonoNs, Phase, Progress, RequestAttributes, RequestLabel, ScheduleKind, Tracer, Usage, WallAnchor,
 };
 use wayfare_testkit::{AttributeValue, JourneyStore, SpanView, VirtualClock, flatten_spans};
 
@@ -141,6 +141,24 @@ fn run_success(rig: &Rig, incoming: IncomingHeaders<'_>) {
     });
     journey.departed(ms(195));
     span.complete(ms(200));
+}
+
+const PREEMPTIONS: u32 = 1_000;
+
+/// A journey whose sequence is preempted that often.
+fn run_long(rig: &Rig) {
+    let span = rig.arrive(IncomingHeaders::default());
+    let mut core = span.handle().open_cores(&[(10, 5)], ms(105)).pop().unwrap();
+    core.record(event(CoreEventKind::Queued, 110, 6, Phase::Waiting, (0, 0), 0));
+    core.record(event(scheduled(ScheduleKind::First, 10), 120, 7, Phase::Prefill, (4, 0), 0));
+    for number in 1..=PREEMPTIONS {
+        let at = 120 + u64::from(number);
+        let preempted = CoreEventKind::Preempted { by: None, tokens_lost: 2, blocks_freed: 1 };
+        core.record(event(preempted, at, at, Phase::Waiting, (4, 0), number));
+        core.record(event(scheduled(ScheduleKind::Resume, 10), at, at, Phase::Prefill, (4, 0), number));
+    }
+    core.finish(event(finished(FinishStatus::Length), 2_000, 2_000, Phase::Decode, (10, 5), PREEMPTIONS));
+    span.complete(ms(2_001));
 }
 
 fn run_failure(rig: &Rig) {
@@ -434,6 +452,7 @@ fn the_schema_is_what_is_sent() {
     let rig = Rig::new();
     run_success(&rig, IncomingHeaders::default());
     run_failure(&rig);
+    run_long(&rig);
     let spans = rig.spans();
 
     let schema = |lists: &[&[wayfare_journey::schema::Attribute]]| -> BTreeMap<String, ValueType> {
@@ -498,4 +517,26 @@ fn this_process_is_described_by_itself() {
     assert_ne!(one.service_instance_id, other.service_instance_id);
     assert_eq!(one.service_instance_id.len(), 36);
     assert_eq!(one.service_instance_id.as_bytes()[14], b'4', "{}", one.service_instance_id);
+}
+
+#[test]
+fn a_long_journey_is_folded_and_says_so() {
+    let rig = Rig::new();
+    run_long(&rig);
+    let spans = rig.spans();
+    let core = spans.iter().find(|span| span.name == SPAN_CORE).unwrap();
+    let names: Vec<_> = core.events.iter().map(|event| event.name.as_str()).collect();
+    assert!((MAX_CORE_EVENTS - 2..=MAX_CORE_EVENTS).contains(&names.len()), "{}", names.len());
+    assert_eq!((names[0], *names.last().unwrap()), ("journey.QUEUED", "journey.FINISHED"));
+    let (mut preemptions, mut lost, mut folded) = (0, 0, 0);
+    for event in &core.events {
+        let number = |attribute: Attribute| event.int(attribute.key);
+        if event.name == core_event::PREEMPTED.name {
+            folded += i64::from(number(core_event_attribute::FOLDED).is_some());
+            preemptions += number(core_event_attribute::FOLDED).unwrap_or(1);
+            lost += number(core_event_attribute::TOKENS_LOST).unwrap();
+        }
+        assert_eq!(number(core_event_attribute::NUM_PREEMPTIONS), Some(preemptions));
+    }
+    assert_eq!((preemptions, lost, folded), (i64::from(PREEMPTIONS), 2 * i64::from(PREEMPTIONS), 1));
 }

@@ -1,6 +1,7 @@
 //! The tables of `docs/journey-schema.md` are made of the schema.
 
 use expect_test::expect_file;
+use wayfare_journey::MAX_CORE_EVENTS;
 use wayfare_journey::schema::{
     Attribute, Event, SCOPE_API, SCOPE_SCHEDULER, SPAN_CORE, SPAN_REQUEST, ValueType, api_event,
     api_event_attribute, core_event, core_event_attribute, resource_attribute, span_attribute,
@@ -25,6 +26,31 @@ fn attributes(title: &str, attributes: &[Attribute]) -> String {
     format!("\n### {title}\n\n| attribute | type | meaning |\n|---|---|---|\n") + &rows.collect::<String>()
 }
 
+fn long_lives() -> String {
+    format!(
+        "\n### Long lives\n\n\
+         At most {MAX_CORE_EVENTS} events are kept of one sequence. When a sequence is preempted so often that \
+         there would be more, its first events stay as they were and later pairs of `{preempted}` and \
+         `{scheduled}` (RESUME) are folded into one pair. Its `{preempted}` has the time, the step and the \
+         progress of the first of them, `{folded}` says how many they are, `{num_preemptions}` is the count after \
+         the last, and `{lost}` and `{freed}` are those of all together; `{by}` is there only if it is the same \
+         for all. Its `{scheduled}` is the last one. Between the two the sequence was preempted for \
+         `{folded_ns}` and running for the rest.\n\n\
+         So the `{preempted}` events so far, each counted `{folded}` times, or once without, always are \
+         `{num_preemptions}`. Should an engine break the order of events so that nothing can be folded, \
+         `dropped_events_count` of the span says how many events are missing; `{finished}` never is.\n",
+        preempted = core_event::PREEMPTED.name,
+        scheduled = core_event::SCHEDULED.name,
+        finished = core_event::FINISHED.name,
+        folded = core_event_attribute::FOLDED.key,
+        folded_ns = core_event_attribute::FOLDED_PREEMPTED_NS.key,
+        num_preemptions = core_event_attribute::NUM_PREEMPTIONS.key,
+        lost = core_event_attribute::TOKENS_LOST.key,
+        freed = core_event_attribute::KV_BLOCKS_FREED.key,
+        by = core_event_attribute::PREEMPTED_BY.key,
+    )
+}
+
 #[test]
 fn the_page_lists_what_the_schema_defines() {
     let head = format!(
@@ -41,6 +67,7 @@ fn the_page_lists_what_the_schema_defines() {
         attributes("Their attributes", api_event_attribute::ALL),
         events("Events of `llm_core`", core_event::ALL),
         attributes("Their attributes", core_event_attribute::ALL),
+        long_lives(),
         "\n## Spans and resource\n".to_owned(),
         attributes("Attributes of the spans", span_attribute::ALL),
         attributes("Attributes of the resource", resource_attribute::ALL),

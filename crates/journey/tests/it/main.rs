@@ -4,4 +4,8 @@
 mod documentation;
 mod endings;
 mod handover;
+mod long;
+mod registry;
 mod rig;
+mod tail;
+mod time;

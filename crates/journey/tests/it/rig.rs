@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use wayfare_journey::{
     ApiEnding, ApiSpan, Clock, CoreEvent, CoreEventKind, FinishStatus, FinishedJourney, HeadSampler,
-    IncomingHeaders, JourneySink, MonoNs, Phase, Progress, Tracer,
+    IncomingHeaders, JourneySink, MonoNs, Phase, Progress, SamplingPolicy, Tracer,
 };
 
 #[derive(Debug, Default)]
@@ -41,9 +41,12 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(rate: f64) -> Self {
+        Self::with_policy(HeadSampler::new(rate).unwrap())
+    }
+
+    pub(crate) fn with_policy(policy: impl Into<SamplingPolicy>) -> Self {
         let (clock, captured) = (Arc::new(TestClock::default()), Arc::new(Captured::default()));
-        let sampler = HeadSampler::new(rate).unwrap();
-        Self { tracer: Tracer::new(clock.clone(), sampler, captured.clone()), clock, captured }
+        Self { tracer: Tracer::new(clock.clone(), policy, captured.clone()), clock, captured }
     }
 
     pub(crate) fn admit(&self) -> ApiSpan {
@@ -79,6 +82,12 @@ pub(crate) fn event(kind: CoreEventKind, at: u64) -> CoreEvent {
 
 pub(crate) fn finished(at: u64) -> CoreEvent {
     event(CoreEventKind::Finished { status: FinishStatus::Stopped }, at)
+}
+
+/// PREEMPTED, the `number`-th.
+pub(crate) fn preempted(at: u64, number: u32) -> CoreEvent {
+    let kind = CoreEventKind::Preempted { by: None, tokens_lost: 1, blocks_freed: 1 };
+    CoreEvent { num_preemptions: number, ..event(kind, at) }
 }
 
 pub(crate) fn kinds(journey: &FinishedJourney) -> Vec<Vec<CoreEventKind>> {

@@ -4,6 +4,7 @@
 mod client;
 mod export;
 mod hub;
+mod journeys;
 mod off;
 mod preemption;
 mod server;

@@ -1,0 +1,21 @@
+//! Looking at journeys in the running server, and steering what is recorded.
+//!
+//! * [`RecentJourneys`] keeps the last finished journeys in memory; [`journey_routes`] shows them as JSON:
+//!   `GET /journeys/recent` and `GET /journeys/{id}`.
+//! * [`admin_routes`] shows and changes the sampling policy: `GET` and `PUT /admin/journey`. They belong on a
+//!   listener that clients cannot reach.
+//!
+//! What the answers look like is described in `docs/journeys.md`. They hold no text of prompts or answers,
+//! because journeys do not.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod error;
+mod filter;
+mod json;
+mod routes;
+mod store;
+
+pub use admin::admin_routes;
+pub use routes::journey_routes;
+pub use store::{RecentJourneys, StoreLimits, StoreReader, StoreUse};

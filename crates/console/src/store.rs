@@ -1,0 +1,206 @@
+//! The last finished journeys, in memory.
+//!
+//! HOT PATH: [`Arrivals::accept`] runs on the engine thread and on request tasks. It pushes a pointer into a
+//! bounded lock-free queue. A thread of the store's own, and every reader before it looks, moves what is there
+//! to where it is kept, and lets go of what is too old.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use parking_lot::Mutex;
+use wayfare_journey::{FinishedJourney, JourneySink};
+
+/// Journeys that may end between two looks of the store's thread: 40 000 in a second.
+const QUEUE_CAPACITY: usize = 4096;
+/// How often the store's thread looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How much is kept; whichever is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Most journeys.
+    pub max_journeys: usize,
+    /// Most bytes of all journeys together.
+    pub max_bytes: usize,
+}
+
+impl Default for StoreLimits {
+    /// 10 000 journeys in 64 MiB.
+    fn default() -> Self {
+        Self { max_journeys: 10_000, max_bytes: 64 << 20 }
+    }
+}
+
+/// How much is kept now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreUse {
+    /// Journeys.
+    pub journeys: usize,
+    /// Bytes of all of them together, about.
+    pub bytes: usize,
+    /// Journeys that never were kept, because more ended at once than the store takes in.
+    pub lost: u64,
+}
+
+/// Keeps the last finished journeys as long as it lives. Dropping it frees them, whoever still has its sink or
+/// a reader.
+#[derive(Debug)]
+pub struct RecentJourneys {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RecentJourneys {
+    /// Starts the store's thread.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start(limits: StoreLimits) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            arrivals: ArrayQueue::new(QUEUE_CAPACITY),
+            is_closed: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            limits,
+            kept: Mutex::default(),
+        });
+        let looked_after = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("journey-store".into()).spawn(move || {
+            while !looked_after.is_closed.load(Ordering::SeqCst) {
+                looked_after.take_in();
+                thread::park_timeout(LOOK_INTERVAL);
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Where finished journeys go. It never waits, allocates or wakes a thread; what it has no room for it
+    /// drops and counts.
+    #[must_use]
+    pub fn sink(&self) -> Arc<dyn JourneySink> {
+        Arc::new(Arrivals(Arc::clone(&self.shared)))
+    }
+
+    /// By which the journeys are read.
+    #[must_use]
+    pub fn reader(&self) -> StoreReader {
+        StoreReader(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for RecentJourneys {
+    fn drop(&mut self) {
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+        self.shared.discard();
+    }
+}
+
+/// Reads a store. Clones read the same one.
+#[derive(Clone, Debug)]
+pub struct StoreReader(Arc<Shared>);
+
+impl StoreReader {
+    /// The last `limit` journeys for which `wanted` holds, the one that ended last first.
+    #[must_use]
+    pub fn newest(&self, limit: usize, wanted: impl Fn(&FinishedJourney) -> bool) -> Vec<FinishedJourney> {
+        self.0.take_in();
+        let kept = self.0.kept.lock();
+        kept.journeys
+            .iter()
+            .rev()
+            .map(|one| &one.journey)
+            .filter(|one| wanted(one))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// How much is kept.
+    #[must_use]
+    pub fn usage(&self) -> StoreUse {
+        self.0.take_in();
+        let kept = self.0.kept.lock();
+        StoreUse {
+            journeys: kept.journeys.len(),
+            bytes: kept.bytes,
+            lost: self.0.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    arrivals: ArrayQueue<FinishedJourney>,
+    is_closed: AtomicBool,
+    lost: AtomicU64,
+    limits: StoreLimits,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The oldest first. Bounded by the store's limits.
+    journeys: VecDeque<KeptJourney>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct KeptJourney {
+    journey: FinishedJourney,
+    bytes: usize,
+}
+
+impl Shared {
+    /// Moves what has arrived to where it is kept, and lets go of what is too old or too much.
+    fn take_in(&self) {
+        let mut kept = self.kept.lock();
+        if self.is_closed.load(Ordering::SeqCst) {
+            return;
+        }
+        // No more than one queue at a time, however fast journeys come.
+        for _ in 0..QUEUE_CAPACITY {
+            let Some(journey) = self.arrivals.pop() else { break };
+            let bytes = journey.memory_bytes() + size_of::<KeptJourney>();
+            kept.bytes += bytes;
+            kept.journeys.push_back(KeptJourney { journey, bytes });
+            while kept.journeys.len() > self.limits.max_journeys || kept.bytes > self.limits.max_bytes {
+                let Some(oldest) = kept.journeys.pop_front() else { break };
+                kept.bytes -= oldest.bytes;
+            }
+        }
+    }
+
+    /// Frees everything. Only when closed.
+    fn discard(&self) {
+        while self.arrivals.pop().is_some() {}
+        *self.kept.lock() = Kept::default();
+    }
+}
+
+/// The store's end of the way from the threads that end journeys.
+#[derive(Debug)]
+struct Arrivals(Arc<Shared>);
+
+impl JourneySink for Arrivals {
+    fn accept(&self, journey: FinishedJourney) {
+        let shared = &self.0;
+        if shared.is_closed.load(Ordering::SeqCst) {
+            return;
+        }
+        if shared.arrivals.push(journey).is_err() {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        // Closed between the two looks: the store may have been emptied before the push.
+        if shared.is_closed.load(Ordering::SeqCst) {
+            while shared.arrivals.pop().is_some() {}
+        }
+    }
+}
