@@ -89,7 +89,8 @@ impl DestinationCounters {
     }
 
     /// Attempts that failed because no trust could be established: a certificate that is not trusted, has
-    /// expired or is for another name, or a client certificate that the destination does not take.
+    /// expired or is for another name, or a client certificate that the destination does not take. Over gRPC
+    /// the latter can look like a connection that was just closed, and then counts as a retry alone.
     #[must_use]
     pub fn tls_failures(&self) -> u64 {
         self.tls_failures.load(Ordering::Relaxed)

@@ -15,6 +15,9 @@ pub(super) enum HttpVersion {
     Two,
 }
 
+/// How rustls says that the other side broke the connection off.
+const ALERT: &str = "received fatal alert: ";
+
 /// Makes plain connections, without delays for small writes.
 pub(super) fn plain_connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
@@ -40,6 +43,10 @@ pub(super) fn has_failed(error: &(dyn Error + 'static)) -> bool {
         if error.is::<rustls::Error>() {
             return true;
         }
+        // HTTP/2 keeps only the text of what ended a connection.
+        if error.is::<io::Error>() && error.to_string().contains(ALERT) {
+            return true;
+        }
         // An I/O error names the causes of what it wraps, but not that itself.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match wrapped {
@@ -59,6 +66,8 @@ mod tests {
         let tls = || io::Error::new(io::ErrorKind::InvalidData, rustls::Error::DecryptError);
         assert!(has_failed(&tls()));
         assert!(has_failed(&io::Error::other(io::Error::other(tls()))));
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        assert!(has_failed(&io::Error::other(alert.to_string())));
         assert!(!has_failed(&io::Error::other("no TLS")));
         assert!(!has_failed(&io::Error::from(io::ErrorKind::ConnectionRefused)));
     }
