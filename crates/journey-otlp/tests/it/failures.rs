@@ -181,3 +181,54 @@ fn a_flood_is_dropped_and_counted_and_never_waits() {
     assert!(report.in_time && !report.is_complete());
     assert_eq!((report.lost_journeys, report.destinations[0].exported_spans), (15, 20));
 }
+
+/// Slower than journeys end, but within the time limit: nothing is lost, and what waits is sent together.
+#[test]
+fn a_slow_collector_gets_everything_and_holds_nobody_up() {
+    let (slow, quick) = (OtlpSink::start(), OtlpSink::start());
+    slow.set_delay(Duration::from_millis(200));
+    for index in 0..3 {
+        slow.clear();
+        quick.clear();
+        let rig = Rig::start(config(vec![collectors(&slow).remove(index), collectors(&quick).remove(index)]));
+        for number in 1..=30 {
+            rig.request("cmpl-1");
+            wait_until(LONG, || rig.exported(1) == 2 * number);
+        }
+        assert!(rig.exported(0) < 60, "the slow one is slower");
+        wait_until(LONG, || rig.exported(0) == 60);
+        let (asked_slow, asked_quick) = (slow.attempts().len(), quick.attempts().len());
+        assert_eq!(asked_quick, 30);
+        assert!(asked_slow < asked_quick / 2, "{asked_slow} requests");
+        assert!(rig.exporter.shutdown(LONG).is_complete());
+    }
+}
+
+/// Longer than the backlog lasts: the oldest spans wait, the others are counted, and the accounts agree.
+#[test]
+fn after_an_outage_the_accounts_agree() {
+    for index in 0..3 {
+        let sink = OtlpSink::start();
+        let mut config = config(vec![collectors(&sink).remove(index)]);
+        config.max_pending_spans = 20;
+        let rig = Rig::start(config);
+        rig.request("cmpl-before");
+        wait_until(LONG, || rig.exported(0) == 2);
+        let sink = sink.restart(|| {
+            for number in 0..50 {
+                rig.request("cmpl-during");
+                let settled = || {
+                    let counters = rig.exporter.counters();
+                    counters.destinations()[0].pending() + counters.destinations()[0].dropped_total()
+                };
+                wait_until(LONG, || settled() == 2 * (number + 1));
+            }
+        });
+        sink.wait_for_spans("llm_core", 10, LONG);
+        rig.request("cmpl-after");
+        let report = rig.exporter.shutdown(LONG);
+        assert_eq!(report.destinations[0].exported_spans, 2 + 20 + 2);
+        assert_eq!((report.destinations[0].lost_spans, report.destinations[0].unsent_spans), (80, 0));
+        assert_eq!(sink.spans().len(), 22);
+    }
+}
