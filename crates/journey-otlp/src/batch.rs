@@ -34,6 +34,12 @@ impl Batch {
     pub(crate) fn spans(&self) -> u64 {
         self.spans as u64
     }
+
+    /// Takes the other batch's spans too.
+    pub(crate) fn append(&mut self, other: &Batch) {
+        self.parts.extend_from_slice(&other.parts);
+        self.spans += other.spans;
+    }
 }
 
 /// Fills batches up to a number of spans.

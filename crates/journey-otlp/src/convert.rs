@@ -2,6 +2,7 @@
 
 pub(crate) mod attributes;
 mod core;
+mod limits;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use wayfare_journey::{JourneyCell, MonoNs, WallAnchor};
 use crate::Resource;
 use crate::batch::Batch;
 use attributes::Attributes;
+pub use limits::SpanLimits;
 
 /// W3C trace flags, the low byte of OTLP's span flags.
 const FLAG_SAMPLED: u32 = 0x01;
@@ -26,11 +28,12 @@ const FLAG_RANDOM: u32 = 0x02;
 pub(crate) struct Converter {
     resource: ResourceMessage,
     anchor: WallAnchor,
+    limits: SpanLimits,
 }
 
 impl Converter {
-    pub(crate) fn new(resource: &Resource, anchor: WallAnchor) -> Self {
-        Self { resource: resource.to_message(), anchor }
+    pub(crate) fn new(resource: &Resource, anchor: WallAnchor, limits: SpanLimits) -> Self {
+        Self { resource: resource.to_message(), anchor, limits }
     }
 
     /// The message of a batch: one resource, and one list of spans per scope.
@@ -44,6 +47,7 @@ impl Converter {
             let of_part = part.journey.cores().skip(part.cores.start).take(part.cores.len());
             cores.extend(of_part.map(|(index, record)| core::span(cell, index, record, self.anchor)));
         }
+        requests.iter_mut().chain(&mut cores).for_each(|span| self.limits.apply(span));
         let scope_spans = [(SCOPE_API, requests), (SCOPE_SCHEDULER, cores)]
             .into_iter()
             .filter(|(_, spans)| !spans.is_empty())

@@ -48,6 +48,7 @@ pub struct DestinationCounters {
     exported: AtomicU64,
     pending: AtomicU64,
     retries: AtomicU64,
+    tls_failures: AtomicU64,
     dropped: [AtomicU64; DropCause::ALL.len()],
 }
 
@@ -58,6 +59,7 @@ impl DestinationCounters {
             exported: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            tls_failures: AtomicU64::new(0),
             dropped: Default::default(),
         }
     }
@@ -86,6 +88,14 @@ impl DestinationCounters {
         self.retries.load(Ordering::Relaxed)
     }
 
+    /// Attempts that failed because no trust could be established: a certificate that is not trusted, has
+    /// expired or is for another name, or a client certificate that the destination does not take. Over gRPC
+    /// the latter can look like a connection that was just closed, and then counts as a retry alone.
+    #[must_use]
+    pub fn tls_failures(&self) -> u64 {
+        self.tls_failures.load(Ordering::Relaxed)
+    }
+
     /// Spans that were lost for this cause.
     #[must_use]
     pub fn dropped(&self, cause: DropCause) -> u64 {
@@ -105,6 +115,10 @@ impl DestinationCounters {
 
     pub(crate) fn add_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_tls_failure(&self) {
+        self.tls_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Spans that never entered the backlog.

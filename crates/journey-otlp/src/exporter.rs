@@ -99,6 +99,7 @@ impl Exporter {
             counters: Arc::clone(&counters),
             batcher: Batcher::new(config.max_batch_spans),
             outlets: Vec::new(),
+            max_pending_spans: config.max_pending_spans as u64,
             reported_queue_full: 0,
             queue_full_limit: RateLimit::default(),
         };
@@ -146,8 +147,8 @@ impl Exporter {
 
 fn open(destination: &Destination) -> Result<Transport, StartError> {
     Transport::open(destination.clone()).map_err(|source| match destination {
-        Destination::File { path, option } => StartError::OpenFile { option, path: path.clone(), source },
-        Destination::Collector { .. } => StartError::Thread(source),
+        Destination::File { path, option, .. } => StartError::OpenFile { option, path: path.clone(), source },
+        Destination::Collector(_) => StartError::Thread(source),
     })
 }
 
@@ -159,7 +160,9 @@ fn end(runtime: Runtime) {
 
 /// The way to one destination.
 struct Outlet {
-    backlog: mpsc::Sender<Arc<Batch>>,
+    /// Bounded by spans: every batch in it holds at least one, and [`Collector::hand_out`] puts none in beyond
+    /// `max_pending_spans`.
+    backlog: mpsc::UnboundedSender<Arc<Batch>>,
     log: FailureLog,
 }
 
@@ -169,6 +172,7 @@ struct Collector {
     counters: Arc<ExportCounters>,
     batcher: Batcher,
     outlets: Vec<Outlet>,
+    max_pending_spans: u64,
     reported_queue_full: u64,
     queue_full_limit: RateLimit,
 }
@@ -181,11 +185,11 @@ async fn run(
     transports: Vec<Transport>,
     mut stopped: oneshot::Receiver<Instant>,
 ) -> InTime {
-    let converter = Arc::new(Converter::new(&config.resource, anchor));
+    let converter = Arc::new(Converter::new(&config.resource, anchor, config.limits));
     let (start_draining, draining) = watch::channel(false);
     let mut workers = JoinSet::new();
     for (transport, account) in transports.into_iter().zip(collector.counters.destinations()) {
-        let (sender, backlog) = mpsc::channel(config.max_pending_batches.max(1));
+        let (sender, backlog) = mpsc::unbounded_channel();
         collector.outlets.push(Outlet { backlog: sender, log: FailureLog::new(Arc::clone(account)) });
         let worker = Worker {
             transport,
@@ -193,6 +197,7 @@ async fn run(
             converter: Arc::clone(&converter),
             account: Arc::clone(account),
             retry: config.retry,
+            max_batch_spans: config.max_batch_spans as u64,
             draining: draining.clone(),
             log: FailureLog::new(Arc::clone(account)),
         };
@@ -244,18 +249,18 @@ impl Collector {
     fn hand_out(&mut self, batch: Batch) {
         let (spans, batch) = (batch.spans(), Arc::new(batch));
         for (outlet, account) in self.outlets.iter_mut().zip(self.counters.destinations()) {
+            // A batch larger than the limit must pass when nothing waits.
+            let waiting = account.pending();
+            if waiting > 0 && waiting + spans > self.max_pending_spans {
+                account.drop_new(DropCause::QueueFull, spans);
+                outlet.log.failed("too many spans wait already");
+                continue;
+            }
             // Counted before the worker can settle it.
             account.add_pending(spans);
-            match outlet.backlog.try_send(Arc::clone(&batch)) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    account.settle(0, Some((DropCause::QueueFull, spans)));
-                    outlet.log.failed("the backlog is full");
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => {
-                    account.settle(0, Some((DropCause::GaveUp, spans)));
-                    outlet.log.failed("its worker has ended by a bug");
-                }
+            if outlet.backlog.send(Arc::clone(&batch)).is_err() {
+                account.settle(0, Some((DropCause::GaveUp, spans)));
+                outlet.log.failed("its worker has ended by a bug");
             }
         }
     }

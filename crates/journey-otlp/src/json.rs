@@ -4,11 +4,14 @@
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. The serde support of
 //! `opentelemetry-proto` reads these lines, but it writes every empty field too, which collectors do not.
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
+use serde::Deserialize;
 use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
 
 /// Appends the request to `out` as one line of JSON.
@@ -19,6 +22,47 @@ pub(crate) fn write_line(
     serde_json::to_writer(&mut *out, &Json(request))?;
     out.push(b'\n');
     Ok(())
+}
+
+/// The request as the body of an HTTP request.
+pub(crate) fn body(request: &ExportTraceServiceRequest) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&Json(request))
+}
+
+/// Reads the answer to such a request. Its serde support in `opentelemetry-proto` knows only one of the two forms
+/// of a 64-bit number.
+pub(crate) fn read_answer(body: &[u8]) -> Option<ExportTraceServiceResponse> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let partial_success = answer.partial_success.map(|partial| ExportTracePartialSuccess {
+        rejected_spans: match partial.rejected_spans {
+            Some(Number::Plain(number)) => number,
+            Some(Number::Quoted(text)) => text.trim().parse().unwrap_or(0),
+            None => 0,
+        },
+        error_message: partial.error_message.unwrap_or_default(),
+    });
+    Some(ExportTraceServiceResponse { partial_success })
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "partialSuccess")]
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(Deserialize)]
+struct PartialSuccess {
+    #[serde(rename = "rejectedSpans")]
+    rejected_spans: Option<Number>,
+    #[serde(rename = "errorMessage")]
+    error_message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Plain(i64),
+    Quoted(String),
 }
 
 /// A message that is written in OTLP/JSON.
@@ -259,4 +303,23 @@ fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value & 0x0f)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_in_either_form_and_garbage_is_none() {
+        let rejected =
+            |body: &str| read_answer(body.as_bytes())?.partial_success.map(|one| one.rejected_spans);
+        assert_eq!(rejected(r#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"old"}}"#), Some(3));
+        assert_eq!(rejected(r#"{"partialSuccess":{"rejectedSpans":3,"more":[]}}"#), Some(3));
+        assert_eq!(rejected(r#"{"partialSuccess":{"errorMessage":"a warning"}}"#), Some(0));
+        assert_eq!(read_answer(b"{}"), Some(ExportTraceServiceResponse::default()));
+        assert_eq!(read_answer(br#"{"partialSuccess":null}"#), Some(ExportTraceServiceResponse::default()));
+        for garbage in ["", "ok", "[1]", r#"{"partialSuccess":7}"#] {
+            assert_eq!(read_answer(garbage.as_bytes()), None, "{garbage}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Finished journeys out as OTLP: gRPC, HTTP/protobuf, and files of JSON lines.
+//! Finished journeys out as OTLP: gRPC, HTTP with protobuf or JSON, and files of JSON lines.
 //!
 //! [`Exporter::start`] opens the destinations and starts one thread, `journey-export`. The [`JourneySink`] it
 //! gives puts finished journeys into a bounded lock-free queue and does nothing else: it never waits, never
@@ -23,7 +23,11 @@ mod retry;
 mod transport;
 mod worker;
 
-pub use config::{ConfigError, Destination, Endpoint, ExporterConfig, ExporterOptions, Protocol};
+pub use config::{
+    Collector, Compression, ConfigError, Destination, Endpoint, ExporterConfig, ExporterOptions,
+    FileRotation, Protocol, TlsClient, Variable, is_disabled,
+};
+pub use convert::SpanLimits;
 pub use counters::{DestinationCounters, DropCause, ExportCounters};
 pub use exporter::{Exporter, StartError};
 pub use report::{DestinationReport, ShutdownReport};

@@ -2,9 +2,11 @@
 
 mod file;
 mod grpc;
-mod http_protobuf;
+mod http;
 mod rpc_status;
+mod tls;
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -12,10 +14,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 
-use crate::config::{Destination, Protocol};
+use crate::config::{Collector, Destination, Protocol};
 use file::FileTransport;
 use grpc::GrpcTransport;
-use http_protobuf::HttpTransport;
+use http::{Encoding, HttpTransport};
 
 const USER_AGENT: &str = concat!("wayfare-journey-otlp/", env!("CARGO_PKG_VERSION"));
 
@@ -46,6 +48,8 @@ pub(crate) enum SendError {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
+    /// No trust could be established. A certificate that is renewed mends that, so it may be tried again.
+    Tls { reason: String },
     /// It will never take the message.
     Refused { reason: String },
     /// The message was lost on this side, and trying again could double a part of it.
@@ -67,13 +71,16 @@ impl Transport {
     /// Must be called in a runtime.
     pub(crate) fn open(destination: Destination) -> io::Result<Self> {
         match destination {
-            Destination::File { path, .. } => FileTransport::open(&path).map(Self::File),
-            Destination::Collector { endpoint, protocol: Protocol::Grpc, headers, timeout } => {
-                Ok(Self::Grpc(GrpcTransport::new(&endpoint, headers, timeout)))
-            }
-            Destination::Collector { endpoint, protocol: Protocol::HttpProtobuf, headers, timeout } => {
-                Ok(Self::Http(HttpTransport::new(&endpoint, headers, timeout)))
-            }
+            Destination::File { path, rotation, .. } => FileTransport::open(&path, rotation).map(Self::File),
+            Destination::Collector(collector) => Ok(Self::of_collector(collector)),
+        }
+    }
+
+    fn of_collector(collector: Collector) -> Self {
+        match collector.protocol {
+            Protocol::Grpc => Self::Grpc(GrpcTransport::new(collector)),
+            Protocol::HttpProtobuf => Self::Http(HttpTransport::new(collector, Encoding::Protobuf)),
+            Protocol::HttpJson => Self::Http(HttpTransport::new(collector, Encoding::Json)),
         }
     }
 
@@ -87,8 +94,18 @@ impl Transport {
     }
 }
 
+/// A failure to reach the destination, or to hear its answer.
+fn unreachable(error: &(dyn Error + 'static)) -> SendError {
+    let reason = with_causes(error);
+    if tls::has_failed(error) {
+        SendError::Tls { reason }
+    } else {
+        SendError::Retryable { reason, retry_after: None }
+    }
+}
+
 /// An error with its causes, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -20,10 +20,12 @@ const MAX_BACKOFF_AT_THE_END: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
     pub(crate) transport: Transport,
-    pub(crate) backlog: mpsc::Receiver<Arc<Batch>>,
+    pub(crate) backlog: mpsc::UnboundedReceiver<Arc<Batch>>,
     pub(crate) converter: Arc<Converter>,
     pub(crate) account: Arc<DestinationCounters>,
     pub(crate) retry: RetryPolicy,
+    /// Up to how many spans, batches that wait are sent together.
+    pub(crate) max_batch_spans: u64,
     /// Whether the server is ending.
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) log: FailureLog,
@@ -33,7 +35,15 @@ impl Worker {
     /// Works until the backlog is closed and empty.
     pub(crate) async fn run(mut self) {
         let mut is_given_up = false;
-        while let Some(batch) = self.backlog.recv().await {
+        let mut next = None;
+        loop {
+            let Some(batch) = (match next.take() {
+                Some(batch) => Some(batch),
+                None => self.backlog.recv().await,
+            }) else {
+                break;
+            };
+            let batch = self.with_followers(batch, &mut next);
             if is_given_up {
                 // The destination did not answer at the end of the server: what is left has no better chance.
                 self.account.settle(0, Some((DropCause::Shutdown, batch.spans())));
@@ -41,6 +51,19 @@ impl Worker {
             }
             is_given_up = self.deliver(&batch).await == Delivery::GivenUpAtTheEnd;
         }
+    }
+
+    /// The batch, together with as many of the next ones as fit: where few journeys end, batches are small, and
+    /// a destination that comes back shall not be asked a thousand times. What did not fit is the `next` one.
+    fn with_followers(&mut self, mut batch: Arc<Batch>, next: &mut Option<Arc<Batch>>) -> Arc<Batch> {
+        while let Ok(follower) = self.backlog.try_recv() {
+            if batch.spans() + follower.spans() > self.max_batch_spans {
+                *next = Some(follower);
+                break;
+            }
+            Arc::make_mut(&mut batch).append(&follower);
+        }
+        batch
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Delivery {
@@ -65,6 +88,10 @@ impl Worker {
             };
             let (reason, retry_after) = match error {
                 SendError::Retryable { reason, retry_after } => (reason, retry_after),
+                SendError::Tls { reason } => {
+                    self.account.add_tls_failure();
+                    (reason, None)
+                }
                 SendError::Refused { reason } => return self.lose(DropCause::Refused, spans, &reason),
                 SendError::Failed { reason } => return self.lose(DropCause::GaveUp, spans, &reason),
             };

@@ -9,6 +9,7 @@ mod journeys;
 mod otlp_sink;
 mod scripted_engine;
 mod span_view;
+mod tls;
 mod wait;
 
 pub use clock::VirtualClock;
@@ -16,4 +17,5 @@ pub use journeys::JourneyStore;
 pub use otlp_sink::{Attempt, OtlpSink, Refusal, Transport};
 pub use scripted_engine::{Reply, ScriptedEngine, SubmittedRequest, scripted_limits};
 pub use span_view::{AttributeValue, EventView, SpanView, flatten_spans};
+pub use tls::{TestAuthority, TlsFront};
 pub use wait::wait_until;

@@ -24,7 +24,7 @@ use crate::{SpanView, flatten_spans};
 pub enum Transport {
     /// OTLP/gRPC.
     Grpc,
-    /// OTLP/HTTP with protobuf bodies.
+    /// OTLP/HTTP with protobuf or JSON bodies.
     Http,
 }
 
@@ -202,6 +202,18 @@ impl OtlpSink {
     #[must_use]
     pub fn http_endpoint(&self) -> String {
         format!("http://{}", self.http_address)
+    }
+
+    /// Where gRPC is taken.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Where HTTP is taken.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
     }
 
     /// Every answer from now on comes so much later.

@@ -1,13 +1,14 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
+use wayfare_journey_otlp::FileRotation;
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -117,7 +118,7 @@ pub(crate) struct JourneyOptions {
     pub(crate) enable_journey_tracing: bool,
 
     /// Collector that journeys are sent to, such as http://localhost:4317. The protocol is that of
-    /// OTEL_EXPORTER_OTLP_PROTOCOL: grpc (the default) or http/protobuf.
+    /// OTEL_EXPORTER_OTLP_PROTOCOL: grpc (the default), http/protobuf or http/json.
     #[arg(long, value_name = "URL")]
     pub(crate) otlp_traces_endpoint: Option<String>,
 
@@ -128,6 +129,14 @@ pub(crate) struct JourneyOptions {
     /// File that journeys are appended to, as OTLP/JSON lines.
     #[arg(long, value_name = "PATH")]
     pub(crate) journey_file: Option<PathBuf>,
+
+    /// Size at which the journey file is set aside as PATH.1 and a new one begun.
+    #[arg(long, default_value_t = FileRotation::DEFAULT_MAX_BYTES, value_name = "BYTES")]
+    pub(crate) journey_file_max_bytes: NonZeroU64,
+
+    /// Most journey files that are kept: PATH, PATH.1, PATH.2, from new to old.
+    #[arg(long, default_value_t = FileRotation::DEFAULT_MAX_FILES, value_name = "COUNT")]
+    pub(crate) journey_file_max_files: NonZeroU32,
 
     /// Journeys that are kept whatever the sample rate says, by what became of them, such as
     /// slow>2s,ttft>500ms,queue>1s,error,aborted,preempted,rate=0.01. One match is enough.

@@ -21,34 +21,41 @@ pub(super) enum PathRule {
     AsIsWithPath,
 }
 
-/// The URL of a collector: `http`, a host, and for HTTP the full path. Holds no password.
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Security {
+    PlainText,
+    Tls,
+}
+
+/// The URL of a collector: `http` or `https`, a host, and for HTTP the full path. Holds no password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(Uri);
 
 impl Endpoint {
-    /// Reads what the user gave under `option`. Without a scheme it is plain text, as people expect of
-    /// `localhost:4317`.
+    /// Reads what the user gave under `option`. `without_scheme` is what one without a scheme means.
     pub(super) fn parse(
         text: &str,
         protocol: Protocol,
         rule: PathRule,
+        without_scheme: Security,
         option: &'static str,
     ) -> Result<Self, ConfigError> {
         let text = text.trim();
         let value = without_secrets(text);
         let bad = |reason: String| ConfigError::BadEndpoint { option, value: value.clone(), reason };
 
-        let url = if text.contains("://") { text.into() } else { format!("http://{text}") };
+        let url = match without_scheme {
+            _ if text.contains("://") => text.into(),
+            Security::PlainText => format!("http://{text}"),
+            Security::Tls => format!("https://{text}"),
+        };
         let uri: Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(ConfigError::TlsUnsupported { option, value });
-            }
-            other => {
-                let scheme = other.map_or("", Scheme::as_str);
-                return Err(bad(format!("scheme {scheme:?} is unknown; use http://host:port")));
-            }
+        let scheme = uri.scheme().map_or("", Scheme::as_str);
+        if !matches!(scheme, "http" | "https") {
+            return Err(bad(format!(
+                "scheme {scheme:?} is unknown; use http://host:port or https://host:port"
+            )));
         }
         let authority = uri.authority().ok_or_else(|| bad("it names no host".into()))?;
         if authority.as_str().contains('@') {
@@ -72,13 +79,15 @@ impl Endpoint {
         let has_path = !matches!(uri.path(), "" | "/");
         match (protocol, rule) {
             (Protocol::Grpc, _) if has_path || uri.query().is_some() => Err(bad(format!(
-                "a gRPC endpoint has no path; use http://{authority}, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+                "a gRPC endpoint has no path; use {scheme}://{authority}, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
             ))),
-            (Protocol::HttpProtobuf, PathRule::Base) => Self::with_traces_path(&uri).map_err(bad),
-            (Protocol::HttpProtobuf, PathRule::AsIsWithPath) if !has_path => {
+            (Protocol::HttpProtobuf | Protocol::HttpJson, PathRule::Base) => {
                 Self::with_traces_path(&uri).map_err(bad)
             }
-            (Protocol::Grpc | Protocol::HttpProtobuf, _) => Ok(Self(uri)),
+            (Protocol::HttpProtobuf | Protocol::HttpJson, PathRule::AsIsWithPath) if !has_path => {
+                Self::with_traces_path(&uri).map_err(bad)
+            }
+            (Protocol::Grpc | Protocol::HttpProtobuf | Protocol::HttpJson, _) => Ok(Self(uri)),
         }
     }
 
@@ -92,6 +101,11 @@ impl Endpoint {
         Uri::from_parts(parts).map(Self).map_err(|error| error.to_string())
     }
 
+    /// Whether the connection is encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
+    }
+
     /// The URL that is connected to.
     pub(crate) fn uri(&self) -> &Uri {
         &self.0
@@ -102,7 +116,12 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.0.path().trim_end_matches('/');
-        write!(f, "http://{}{path}", self.0.authority().map_or("", |authority| authority.as_str()))
+        write!(
+            f,
+            "{}://{}{path}",
+            self.0.scheme_str().unwrap_or("http"),
+            self.0.authority().map_or("", |authority| authority.as_str())
+        )
     }
 }
 

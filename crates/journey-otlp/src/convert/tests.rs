@@ -12,7 +12,7 @@ use wayfare_journey::{
 };
 use wayfare_testkit::{AttributeValue, JourneyStore, SpanView, VirtualClock, flatten_spans};
 
-use super::Converter;
+use super::{Converter, SpanLimits};
 use crate::batch::Batcher;
 use crate::{EngineDescription, Resource};
 
@@ -38,7 +38,8 @@ impl Rig {
 
     /// The spans of all journeys so far, as they would be sent.
     fn spans(&self) -> Vec<SpanView> {
-        let converter = Converter::new(&resource(), WallAnchor::new(MonoNs(0), WALL_OFFSET_NS));
+        let converter =
+            Converter::new(&resource(), WallAnchor::new(MonoNs(0), WALL_OFFSET_NS), SpanLimits::default());
         let mut batcher = Batcher::new(512);
         for journey in self.store.take() {
             batcher.add(&journey, |_| panic!("the batch is large enough"));

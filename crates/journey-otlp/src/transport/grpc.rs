@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::rpc_status::retry_delay;
-use super::{Accepted, SendError, USER_AGENT, timed_out, with_causes};
-use crate::config::Endpoint;
+use super::tls::{HttpVersion, connector};
+use super::{Accepted, SendError, USER_AGENT, timed_out, unreachable};
+use crate::config::{Collector, Compression};
 
 #[derive(Debug)]
 pub(crate) struct GrpcTransport {
@@ -21,18 +23,24 @@ pub(crate) struct GrpcTransport {
 }
 
 impl GrpcTransport {
-    pub(super) fn new(
-        endpoint: &Endpoint,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(collector: Collector) -> Self {
+        let Collector { endpoint, headers, timeout, compression, tls, .. } = collector;
         let builder = Channel::builder(endpoint.uri().clone()).connect_timeout(timeout);
         let builder = match builder.clone().user_agent(USER_AGENT) {
             Ok(named) => named,
             Err(_) => builder,
         };
+        let channel = match tls {
+            Some(tls) => builder.connect_with_connector_lazy(connector(&tls, HttpVersion::Two)),
+            None => builder.connect_lazy(),
+        };
+        let client = TraceServiceClient::new(channel);
+        let client = match compression {
+            Compression::None => client,
+            Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+        };
         let metadata = MetadataMap::from_headers(HeaderMap::from_iter(headers));
-        Self { client: TraceServiceClient::new(builder.connect_lazy()), metadata, timeout }
+        Self { client, metadata, timeout }
     }
 
     pub(super) async fn send(&mut self, message: ExportTraceServiceRequest) -> Result<Accepted, SendError> {
@@ -50,6 +58,10 @@ impl GrpcTransport {
 /// Which failures may be tried again.
 /// Source: <https://opentelemetry.io/docs/specs/otlp/#failures>, the table of retryable codes.
 fn failure(status: &Status) -> SendError {
+    // Only a status that was made on this side has a cause: the connection failed.
+    if let Some(cause) = std::error::Error::source(status) {
+        return unreachable(cause);
+    }
     let retry_after = retry_delay(status.details());
     let is_retryable = match status.code() {
         Code::Cancelled
@@ -62,8 +74,6 @@ fn failure(status: &Status) -> SendError {
         Code::ResourceExhausted => retry_after.is_some(),
         _ => false,
     };
-    let cause = std::error::Error::source(status).map(with_causes);
-    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-    let reason = format!("{:?}: {}{cause}", status.code(), status.message());
+    let reason = format!("{:?}: {}", status.code(), status.message());
     if is_retryable { SendError::Retryable { reason, retry_after } } else { SendError::Refused { reason } }
 }

@@ -1,4 +1,4 @@
-//! The details of a gRPC status, as far as they say when to try again.
+//! A gRPC status, as far as it says what is wrong and when to try again.
 //!
 //! Source: `google/rpc/status.proto` and `google/rpc/error_details.proto` of googleapis.
 
@@ -11,6 +11,8 @@ const RETRY_INFO: &str = "google.rpc.RetryInfo";
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
+    #[prost(string, tag = "2")]
+    message: String,
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
 }
@@ -40,6 +42,11 @@ struct DurationMessage {
     nanos: i32,
 }
 
+/// What a status says is wrong.
+pub(super) fn message(status: &[u8]) -> Option<String> {
+    RpcStatus::decode(status).ok().map(|status| status.message)
+}
+
 /// The `RetryInfo` in a status's details, if there is one; one without a delay stands for "at once".
 pub(super) fn retry_delay(details: &[u8]) -> Option<Duration> {
     let status = RpcStatus::decode(details).ok()?;
@@ -62,7 +69,10 @@ mod tests {
         assert_eq!(retry_delay(b""), None);
         assert_eq!(retry_delay(b"\xff\xff\xff"), None);
         let other = Any { type_url: "type.googleapis.com/google.rpc.Help".into(), value: vec![1, 2] };
-        assert_eq!(retry_delay(&RpcStatus { details: vec![other] }.encode_to_vec()), None);
+        assert_eq!(
+            retry_delay(&RpcStatus { message: "refused".into(), details: vec![other] }.encode_to_vec()),
+            None
+        );
     }
 
     #[test]
@@ -71,7 +81,7 @@ mod tests {
             let info = RetryInfo { retry_delay: Some(DurationMessage { seconds, nanos }) };
             let any =
                 Any { type_url: format!("type.googleapis.com/{RETRY_INFO}"), value: info.encode_to_vec() };
-            RpcStatus { details: vec![any] }.encode_to_vec()
+            RpcStatus { details: vec![any], ..RpcStatus::default() }.encode_to_vec()
         };
         assert_eq!(retry_delay(&details(2, 500_000_000)), Some(Duration::from_millis(2500)));
         assert_eq!(retry_delay(&details(-2, -5)), Some(Duration::ZERO));

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use wayfare_journey::{MonoNs, WallAnchor};
-use wayfare_journey_otlp::{Destination, Exporter, StartError};
+use wayfare_journey_otlp::{Destination, Exporter, FileRotation, StartError};
 use wayfare_testkit::{OtlpSink, wait_until};
 
 use crate::rig::{LONG, Rig, collector, config};
 
 fn file(path: &Path) -> Destination {
-    Destination::File { path: path.to_path_buf(), option: "--journey-file" }
+    let rotation = FileRotation::default();
+    Destination::File { path: path.to_path_buf(), rotation, option: "--journey-file" }
 }
 
 #[test]

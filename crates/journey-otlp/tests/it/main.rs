@@ -6,3 +6,4 @@ mod failures;
 mod file;
 mod rig;
 mod shutdown;
+mod tls;

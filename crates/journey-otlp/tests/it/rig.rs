@@ -8,8 +8,8 @@ use wayfare_journey::{
     RequestLabel, Tracer, WallAnchor,
 };
 use wayfare_journey_otlp::{
-    Destination, DropCause, EngineDescription, Exporter, ExporterConfig, ExporterOptions, Resource,
-    RetryPolicy,
+    Collector, Destination, DropCause, EngineDescription, Exporter, ExporterConfig, ExporterOptions,
+    Resource, RetryPolicy,
 };
 use wayfare_testkit::VirtualClock;
 
@@ -75,9 +75,15 @@ pub(crate) fn config(destinations: Vec<Destination>) -> ExporterConfig {
 
 /// The destination that a user names by flag and environment.
 pub(crate) fn collector(endpoint: &str, protocol: &str) -> Destination {
+    collector_with(endpoint, protocol, &[])
+}
+
+/// The same with further variables.
+pub(crate) fn collector_with(endpoint: &str, protocol: &str, variables: &[(&str, &str)]) -> Destination {
     let headers = "x-tenant=a%20b";
-    let variables = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol), ("OTEL_EXPORTER_OTLP_HEADERS", headers)];
-    let options = ExporterOptions { traces_endpoint: Some(endpoint), journey_file: None };
+    let usual = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol), ("OTEL_EXPORTER_OTLP_HEADERS", headers)];
+    let variables = [&usual, variables].concat();
+    let options = ExporterOptions { traces_endpoint: Some(endpoint), ..Default::default() };
     let resource = Resource::of_this_process("0.0", EngineDescription::default());
     let lookup =
         |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string());
@@ -87,8 +93,8 @@ pub(crate) fn collector(endpoint: &str, protocol: &str) -> Destination {
 /// The same collector with another time limit.
 pub(crate) fn with_timeout(destination: Destination, limit: Duration) -> Destination {
     match destination {
-        Destination::Collector { endpoint, protocol, headers, .. } => {
-            Destination::Collector { endpoint, protocol, headers, timeout: limit }
+        Destination::Collector(collector) => {
+            Destination::Collector(Collector { timeout: limit, ..collector })
         }
         file @ Destination::File { .. } => file,
     }

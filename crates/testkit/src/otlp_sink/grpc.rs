@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::KeyAndValueRef;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -20,7 +21,9 @@ use super::{Receiver, Refusal, Transport};
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("runs in a runtime");
     Server::builder()
-        .add_service(TraceServiceServer::new(GrpcReceiver(receiver)))
+        .add_service(
+            TraceServiceServer::new(GrpcReceiver(receiver)).accept_compressed(CompressionEncoding::Gzip),
+        )
         .serve_with_incoming(TcpIncoming::from(listener))
         .await
         .expect("a bound listener serves");

@@ -1,22 +1,26 @@
-//! OTLP/HTTP with protobuf bodies.
+//! OTLP/HTTP with protobuf or JSON bodies, packed or not.
 
+use std::io::Read as _;
 use std::net::TcpListener;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use flate2::read::GzDecoder;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost::Message;
 
 use super::{Receiver, Refusal, Transport};
 
 const MAX_BODY_BYTES: usize = 64 << 20;
-const PROTOBUF: (HeaderName, HeaderValue) =
-    (CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("runs in a runtime");
@@ -30,10 +34,11 @@ pub(super) async fn serve(listener: TcpListener, receiver: Receiver) {
 
 async fn export(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     tokio::time::sleep(receiver.delay()).await;
-    if headers.get(CONTENT_TYPE) != Some(&PROTOBUF.1) {
+    let is_json = headers.get(CONTENT_TYPE) == Some(&JSON);
+    if !is_json && headers.get(CONTENT_TYPE) != Some(&PROTOBUF) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let Ok(request) = ExportTraceServiceRequest::decode(body) else {
+    let Some(request) = unpack(&headers, &body).and_then(|body| decode(&body, is_json)) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
     let header_texts = headers
@@ -41,8 +46,39 @@ async fn export(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, 
         .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_string())))
         .collect();
     match receiver.receive(Transport::Http, uri.path(), header_texts, request) {
-        Ok(response) => ([PROTOBUF], response.encode_to_vec()).into_response(),
+        Ok(response) if is_json => ([(CONTENT_TYPE, JSON)], json_answer(response)).into_response(),
+        Ok(response) => ([(CONTENT_TYPE, PROTOBUF)], response.encode_to_vec()).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+fn unpack(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None => Some(body.to_vec()),
+        Some(b"gzip") => {
+            let mut unpacked = Vec::new();
+            GzDecoder::new(body).take(MAX_BODY_BYTES as u64).read_to_end(&mut unpacked).ok()?;
+            Some(unpacked)
+        }
+        Some(_) => None,
+    }
+}
+
+fn decode(body: &[u8], is_json: bool) -> Option<ExportTraceServiceRequest> {
+    if is_json { serde_json::from_slice(body).ok() } else { ExportTraceServiceRequest::decode(body).ok() }
+}
+
+/// With the number as a text, as the protobuf JSON mapping has it.
+fn json_answer(response: ExportTraceServiceResponse) -> String {
+    let partial_success = response.partial_success.map(|partial| {
+        serde_json::json!({
+            "rejectedSpans": partial.rejected_spans.to_string(),
+            "errorMessage": partial.error_message,
+        })
+    });
+    match partial_success {
+        Some(partial_success) => serde_json::json!({ "partialSuccess": partial_success }).to_string(),
+        None => "{}".to_owned(),
     }
 }
 
