@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod faulty_executor;
 mod journeys;
 mod otlp_sink;
 mod scripted_engine;
@@ -12,6 +13,7 @@ mod span_view;
 mod wait;
 
 pub use clock::VirtualClock;
+pub use faulty_executor::{ExecutorControl, FaultyExecutor, StepBehaviour};
 pub use journeys::JourneyStore;
 pub use otlp_sink::{Attempt, OtlpSink, Refusal, Transport};
 pub use scripted_engine::{Reply, ScriptedEngine, SubmittedRequest, scripted_limits};
