@@ -97,3 +97,18 @@ async fn no_context_or_an_invalid_one_begins_a_trace_and_one_not_sampled_leaves_
     assert!(journeys.iter().all(|journey| journey.request.parent_span_id.is_none()));
     assert_ne!(journeys[0].request.trace_id, journeys[1].request.trace_id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_in_one_process_have_journeys_of_their_own() {
+    let (first, second) = (Setup::default().start(), Setup::default().start());
+    for (rig, count) in [(&first, 1), (&second, 3)] {
+        for _ in 0..count {
+            rig.post(COMPLETIONS, &request(COMPLETIONS, json!({"max_tokens": count}))).await;
+        }
+    }
+    for (rig, count) in [(first, 1), (second, 3)] {
+        let journeys = rig.journeys(count);
+        let limit = Some(count as i64);
+        assert!(journeys.iter().all(|journey| journey.request.int("gen_ai.request.max_tokens") == limit));
+    }
+}

@@ -88,7 +88,7 @@ async fn an_engine_panic_ends_everything_in_flight_and_refuses_what_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_ends_what_is_queued_running_and_streaming() {
-    let (mut rig, answers) = busy().await;
+    let (rig, answers) = busy().await;
     // One whose body has not come, and one that does not read.
     let mut uploading = rig.connect().await;
     uploading.send_head(CHAT, &[], 1_000).await.unwrap();

@@ -185,11 +185,11 @@ async fn a_restarted_collector_gets_the_journeys_and_those_that_the_end_cut_shor
     let endings: Vec<_> = arrived.iter().map(|journey| journey.ending()).collect();
     assert_eq!(endings, ["departed", "departed", "shutdown: shutdown"]);
     assert_eq!(arrived[2].finish_status(), Some("aborted"));
-    assert!(log.contains("10 spans sent") || log.contains("12 spans sent"), "{log}");
+    assert!(log.contains(": 12 spans sent"), "{log}");
     drop(running);
 }
 
-/// What is queued behind the running ones is ended, too.
+/// One runs, one waits, two are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_queue_and_time_are_options() {
     let sink = OtlpSink::start();
@@ -203,28 +203,23 @@ async fn limits_of_queue_and_time_are_options() {
         "--max-num-queued-reqs",
         "1",
         "--request-timeout",
-        "0.8",
+        "2",
     ];
     let program = Program::start(&options, &[]);
     let running = program.begin_stream().await;
     let body = json!({"prompt": "Hi", "max_tokens": 8000}).to_string();
-    let mut queued = Client::connect(program.address).await.unwrap();
-    queued.send(COMPLETIONS, &body).await.unwrap();
-    let mut refused = Client::connect(program.address).await.unwrap();
-    // Until the one before it is in the queue.
-    let answer = loop {
-        refused
-            .send(COMPLETIONS, &json!({"prompt": "Hi", "max_tokens": 8000, "n": 1}).to_string())
-            .await
-            .unwrap();
-        let answer = refused.answer().await.unwrap();
-        if answer.status == 429 {
-            break answer;
-        }
-        assert_eq!(answer.status, 504);
-    };
-    assert_eq!(answer.error_code(), "overloaded");
-    assert_eq!(queued.answer().await.unwrap().error_code(), "timeout");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(program.address).await.unwrap();
+        client.send(COMPLETIONS, &body).await.unwrap();
+        clients.push(client);
+    }
+    let mut codes = Vec::new();
+    for mut client in clients {
+        codes.push(client.answer().await.unwrap().error_code());
+    }
+    codes.sort();
+    assert_eq!(codes, ["overloaded", "overloaded", "timeout"]);
     drop(running);
     program.terminate();
     assert!(program.wait().0.success());
@@ -236,7 +231,8 @@ async fn limits_of_queue_and_time_are_options() {
 #[test]
 fn a_start_that_cannot_be_says_which_option_is_wrong_and_ends_with_2() {
     let endpoint = ["--enable-journey-tracing", "--otlp-traces-endpoint"];
-    let cases: [(&[&str], &[(&str, &str)], &str); 7] = [
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
         (
             &["--enable-journey-tracing", "--journey-tracing-sample-rate", "1.5"],
             &[],

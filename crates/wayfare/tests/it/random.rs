@@ -20,12 +20,14 @@ use wayfare_testkit::StepBehaviour;
 
 use crate::arrived::Journey;
 use crate::client::{Answer, Client};
-use crate::rig::{CHAT, COMPLETIONS, ENDLESS, Rig, Setup, request};
+use crate::rig::{CHAT, COMPLETIONS, ENDLESS, PATIENCE, Rig, Setup, request};
 
 const ROUND_REQUESTS: u64 = 500;
 const CI_ROUNDS: u64 = 4;
 const CLIENTS: usize = 24;
 const BUG: &str = "/bug";
+/// How the panics begin that are part of the test, also those of the executor.
+const WANTED_PANIC: &str = "the test wants";
 /// More than the allocator's habits explain; a soak that ends with it has found a leak.
 const MOST_GROWTH_BYTES: u64 = 128 << 20;
 
@@ -155,7 +157,9 @@ async fn run(address: std::net::SocketAddr, plan: &Plan) -> std::io::Result<Outc
         Patience::For(time) => tokio::time::sleep(time).await,
         Patience::Reads(times) => {
             for _ in 0..times {
-                if !client.read_some().await {
+                // It does not wait for more after a whole answer.
+                let read = tokio::time::timeout(Duration::from_millis(50), client.read_some()).await;
+                if read != Ok(true) {
                     break;
                 }
             }
@@ -172,7 +176,7 @@ async fn run(address: std::net::SocketAddr, plan: &Plan) -> std::io::Result<Outc
 
 fn setup(random: &mut StdRng) -> Setup {
     let mut faults = StdRng::seed_from_u64(random.random());
-    let bug = async || -> &'static str { panic!("a bug") };
+    let bug = async || -> &'static str { panic!("{WANTED_PANIC}") };
     Setup::with(|setup| {
         setup.scheduler = SchedulerConfig {
             max_num_seqs: random.random_range(2..12),
@@ -191,6 +195,16 @@ fn setup(random: &mut StdRng) -> Setup {
             _ => StepBehaviour::Slow(Duration::from_micros(100)),
         });
     })
+}
+
+/// Thousands of panics on purpose, each with its backtrace, would hide what the test says.
+fn say_nothing_of_wanted_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.payload_as_str().is_some_and(|message| message.starts_with(WANTED_PANIC)) {
+            usual(panic);
+        }
+    }));
 }
 
 /// The journeys of one round, all checked.
@@ -215,7 +229,8 @@ async fn round(seed: u64, number: u64) -> Vec<Journey> {
                             RoundEnd::Shutdown => rig.shutdown.close(),
                         }
                     }
-                    let outcome = run(rig.address, plan).await.unwrap();
+                    let outcome = tokio::time::timeout(PATIENCE, run(rig.address, plan)).await;
+                    let outcome = outcome.unwrap_or_else(|_| panic!("no answer to {plan:?}")).unwrap();
                     outcomes.push((plan.clone(), outcome));
                 }
             })
@@ -225,10 +240,9 @@ async fn round(seed: u64, number: u64) -> Vec<Journey> {
     for client in clients {
         outcomes.extend(client.await.unwrap());
     }
-    let Ok(mut rig) = Arc::try_unwrap(rig) else { panic!("all clients have ended") };
+    let Ok(rig) = Arc::try_unwrap(rig) else { panic!("all clients have ended") };
     // Those that left at once may not have been read yet.
     wait_until_steady(&rig).await;
-    rig.wait_until_nothing_is_left();
     let recorded = rig.tracer.counters().recorded() as usize;
     let journeys = rig.journeys(recorded);
     let sampled_out = rig.tracer.counters().sampled_out();
@@ -239,13 +253,14 @@ async fn round(seed: u64, number: u64) -> Vec<Journey> {
     journeys
 }
 
-/// Until no more requests are noticed.
+/// Until no more requests are noticed, and those that were are over.
 async fn wait_until_steady(rig: &Rig) {
     let noticed = || rig.tracer.counters().recorded() + rig.tracer.counters().sampled_out();
     let mut before = u64::MAX;
-    while before != noticed() {
+    while before != noticed() || rig.tracer.counters().in_flight() > 0 {
+        rig.wait_until_nothing_is_left();
         before = noticed();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -302,13 +317,14 @@ fn number_from(variable: &str) -> Option<u64> {
 async fn thousands_of_mixed_endings_keep_every_rule() {
     let seed = number_from("WAYFARE_SEED").unwrap_or_else(rand::random);
     let soak = number_from("WAYFARE_SOAK_MINUTES").map(|minutes| Duration::from_secs(60 * minutes));
+    say_nothing_of_wanted_panics();
     // Shown when the test fails.
     println!("WAYFARE_SEED={seed}");
     let started = SystemClock.now();
     let elapsed = || Duration::from_nanos(SystemClock.now().since(started));
     let mut endings: BTreeMap<String, u64> = BTreeMap::new();
     let (mut rounds, mut preemptions, mut resident_at_start) = (0, 0, 0);
-    while soak.map_or(rounds < CI_ROUNDS, |time| elapsed() < time) {
+    while rounds < CI_ROUNDS || soak.is_some_and(|time| elapsed() < time) {
         for journey in round(seed, rounds).await {
             let reason = journey.finish_reason().map(|reason| format!(" {reason}"));
             let departed = journey.ending() == "departed";

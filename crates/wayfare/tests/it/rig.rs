@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ pub(crate) struct Rig {
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) router: Router,
     pub(crate) address: SocketAddr,
-    exporter: Option<Exporter>,
+    exporter: Mutex<Option<Exporter>>,
     counters: Arc<ExportCounters>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -148,7 +149,7 @@ impl Setup {
             serving: tokio::spawn(axum::serve(listener, router.clone()).into_future()),
             router,
             address,
-            exporter: Some(exporter),
+            exporter: Mutex::new(Some(exporter)),
             counters,
         }
     }
@@ -219,8 +220,8 @@ impl Rig {
     }
 
     /// Sends what is left to the collector and ends the exporter.
-    pub(crate) fn flush(&mut self) {
-        if let Some(exporter) = self.exporter.take() {
+    pub(crate) fn flush(&self) {
+        if let Some(exporter) = self.exporter.lock().take() {
             let report = exporter.shutdown(PATIENCE);
             assert!(report.is_complete(), "{report}");
         }
