@@ -1,10 +1,11 @@
-//! The project's automation: `cargo xtask demo`, `test`, `tidy`, `model`.
+//! The project's automation: `cargo xtask demo`, `test`, `soak`, `tidy`, `model`.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod demo;
 mod model;
 mod process;
+mod soak;
 mod test;
 mod tidy;
 
@@ -25,6 +26,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs everything that CI runs.
     Test(test::Options),
+    /// Sends requests that end in every way, and checks every journey, for so long.
+    Soak(soak::Options),
     /// Checks the architecture table and the sources against the project's rules.
     Tidy,
     /// Fetches the default model into the cache, and prints its path.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Tidy => tidy::run(),
         Command::Model => model::ensure().map(|path| println!("{}", path.display())),
     };

@@ -1,6 +1,7 @@
 //! The handle by which the API layer talks to the engine thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -31,6 +32,9 @@ pub(crate) enum Message {
 pub(crate) struct Shared {
     pub(crate) stats: StatsCell,
     pub(crate) fault: OnceLock<Arc<EngineFault>>,
+    /// Requests in the inbox and in the scheduler's waiting queue. Counted up where a request is submitted,
+    /// counted down by the engine thread when it leaves the queue, so that no burst gets past the limit.
+    pub(crate) queued: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -52,6 +56,8 @@ pub struct LocalEngine {
     inbox: Sender<Message>,
     shared: Arc<Shared>,
     limits: EngineLimits,
+    /// Most requests that may be queued; `None` for any number.
+    max_queued: Option<NonZeroU32>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -84,7 +90,15 @@ impl LocalEngine {
             .name("engine".into())
             .spawn(move || thread.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { inbox, shared, limits, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inbox, shared, limits, max_queued: None, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Refuses a request while `limit` others wait to be scheduled, whether in the inbox, in the queue or
+    /// back in it after a preemption. `None`, the default, lets any number wait.
+    #[must_use]
+    pub fn with_max_queued(mut self, limit: Option<NonZeroU32>) -> Self {
+        self.max_queued = limit;
+        self
     }
 
     /// Takes no more requests, aborts those in flight, and waits until the engine thread has ended.
@@ -94,6 +108,16 @@ impl LocalEngine {
         let _ = self.inbox.send(Message::Stop);
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
+        }
+    }
+
+    /// Takes a place in the queue.
+    fn enqueue(&self) -> Result<(), SubmitError> {
+        let limit = self.max_queued.map_or(u64::MAX, |limit| u64::from(limit.get()));
+        let take = |queued: u64| (queued < limit).then(|| queued + 1);
+        match self.shared.queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+            Ok(_) => Ok(()),
+            Err(waiting) => Err(SubmitError::Overloaded { waiting }),
         }
     }
 
@@ -110,7 +134,8 @@ impl Engine for LocalEngine {
         } else if self.shared.stopping.load(Ordering::Acquire) {
             Err(SubmitError::ShuttingDown)
         } else {
-            self.limits.check(&request)
+            // The place last: whoever has one will be sent.
+            self.limits.check(&request).and_then(|()| self.enqueue())
         };
         if let Err(error) = refusal {
             request.refuse();

@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tracing::{debug, error};
@@ -28,6 +29,8 @@ pub(crate) struct EngineThread {
     sink: Box<dyn OutputSink>,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
+    /// How many of `Shared::queued` are in the scheduler's waiting queue; the others are in the inbox.
+    counted_waiting: u64,
     input: StepInput,
     tokens: Vec<TokenId>,
     outputs: Vec<SequenceOutput>,
@@ -44,7 +47,7 @@ impl EngineThread {
     ) -> Self {
         let input = StepInput::default();
         let (tokens, outputs) = (Vec::new(), Vec::new());
-        Self { inbox, scheduler, executor, sink, clock, shared, input, tokens, outputs }
+        Self { inbox, scheduler, executor, sink, clock, shared, counted_waiting: 0, input, tokens, outputs }
     }
 
     /// Runs until it is told to stop. A panic on the way becomes an engine fault: every request in flight
@@ -105,6 +108,8 @@ impl EngineThread {
         let now = self.clock.now();
         match message {
             Message::Submit(request) => {
+                // From here on it is counted with the waiting queue.
+                self.counted_waiting += 1;
                 if let Err(duplicate) = self.scheduler.add(*request, now) {
                     // The API layer numbers its requests, so this is a bug; the second one gets nothing.
                     error!(%duplicate, "request not taken");
@@ -119,12 +124,14 @@ impl EngineThread {
             }
             Message::Stop => return Flow::Stop,
         }
+        self.recount_waiting();
         Flow::Continue
     }
 
     fn step(&mut self) {
         let started = self.clock.now();
         let scheduled_tokens = self.scheduler.schedule(started).total_tokens;
+        self.recount_waiting();
         fill(&mut self.input, &self.scheduler);
         self.tokens.clear();
         let result = self.executor.execute(&self.input, &mut self.tokens);
@@ -154,6 +161,17 @@ impl EngineThread {
         self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, outputs });
     }
 
+    /// Gives the places of those that have left the waiting queue free; takes one for each that came back.
+    fn recount_waiting(&mut self) {
+        let waiting = self.scheduler.num_waiting();
+        if waiting > self.counted_waiting {
+            self.shared.queued.fetch_add(waiting - self.counted_waiting, Ordering::AcqRel);
+        } else if waiting < self.counted_waiting {
+            self.shared.queued.fetch_sub(self.counted_waiting - waiting, Ordering::AcqRel);
+        }
+        self.counted_waiting = waiting;
+    }
+
     /// Ends what is in the scheduler and in the inbox.
     fn end_all(&mut self, reason: FinishReason) {
         while let Ok(message) = self.inbox.try_recv() {
@@ -161,6 +179,7 @@ impl EngineThread {
         }
         let now = self.clock.now();
         self.scheduler.finish_all(reason, now, &mut self.outputs);
+        self.recount_waiting();
         self.deliver(None);
     }
 }

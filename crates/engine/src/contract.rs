@@ -150,6 +150,12 @@ pub enum SubmitError {
     /// The prompt holds nothing, or a token the model does not know.
     #[error("the prompt is not valid: {0}")]
     InvalidPrompt(String),
+    /// As many requests wait as may; one more would only make all of them later.
+    #[error("{waiting} requests are waiting already, which is the limit; try again later")]
+    Overloaded {
+        /// Requests that wait.
+        waiting: u64,
+    },
     /// The engine is draining.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -43,17 +43,20 @@ pub struct ServerLimits {
     pub max_body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a request may take from its arrival to its last token; `None` for as long as it takes.
+    pub request_timeout: Option<Duration>,
     /// Most large prompts that are rendered and tokenised at the same time.
     pub max_concurrent_preparations: usize,
 }
 
 impl Default for ServerLimits {
-    /// 16 MiB, one minute, and half of the processors.
+    /// 16 MiB, one minute for the body and any time for the answer, and half of the processors.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             max_body_bytes: 16 << 20,
             body_timeout: Duration::from_secs(60),
+            request_timeout: None,
             max_concurrent_preparations: (processors / 2).max(1),
         }
     }

@@ -4,6 +4,8 @@
 //! Handlers return [`ApiError`]; the journey layer finds the [`Report`] on the response and records it, so
 //! that status code and ABORTED event always agree.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -23,8 +25,8 @@ pub(crate) enum ApiError {
     UnsupportedEncoding { encoding: String },
     #[error("the request body is larger than the limit of {limit} bytes")]
     BodyTooLarge { limit: usize },
-    #[error("the request body did not arrive within {seconds} seconds")]
-    BodyTimeout { seconds: u64 },
+    #[error("the request body did not arrive within {} seconds", limit.as_secs_f64())]
+    BodyTimeout { limit: Duration },
     #[error("the request body ended early")]
     BodyIncomplete,
     #[error("parameter '{param}' is missing")]
@@ -62,6 +64,10 @@ pub(crate) enum ApiError {
     RouteNotFound { method: String, path: String },
     #[error("the method {method} is not allowed at {path}")]
     MethodNotAllowed { method: String, path: String },
+    #[error("the request was not done within the server's limit of {} seconds", limit.as_secs_f64())]
+    TimedOut { limit: Duration },
+    #[error("{waiting} requests are waiting already, which is the limit; try again later")]
+    Overloaded { waiting: u64 },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("the engine is not running")]
@@ -94,8 +100,13 @@ struct Row {
 
 const INVALID_REQUEST: &str = "invalid_request_error";
 const AUTHENTICATION: &str = "authentication_error";
+const RATE_LIMIT: &str = "rate_limit_error";
+const TIMEOUT: &str = "timeout_error";
 const UNAVAILABLE: &str = "service_unavailable_error";
 const SERVER_ERROR: &str = "server_error";
+
+/// When a client that was refused for load may try again: a queue moves with every step, and a step takes less.
+const RETRY_AFTER_SECONDS: &str = "1";
 
 impl ApiError {
     /// The parameter `param` has a value that cannot be.
@@ -110,7 +121,8 @@ impl ApiError {
 
     fn row(&self) -> Row {
         use AbortReason::{
-            ClientDisconnect, EngineDead, Exception, GenerationError, Shutdown, Timeout, ValidationError,
+            ClientDisconnect, EngineDead, Exception, GenerationError, Overloaded, Shutdown, Timeout,
+            ValidationError,
         };
         let row = |status, kind, code, reason, message| Row { status, kind, code, reason, message };
         let refused =
@@ -191,6 +203,16 @@ impl ApiError {
                 ValidationError,
                 "the route does not have this method",
             ),
+            ApiError::TimedOut { .. } => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                TIMEOUT,
+                "timeout",
+                Timeout,
+                "the request was not done within the time limit",
+            ),
+            ApiError::Overloaded { .. } => {
+                row(StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "overloaded", Overloaded, "the queue is full")
+            }
             ApiError::ShuttingDown => row(
                 StatusCode::SERVICE_UNAVAILABLE,
                 UNAVAILABLE,
@@ -261,6 +283,7 @@ impl ApiError {
             SubmitError::NeverFits { .. } | SubmitError::InvalidPrompt(_) => {
                 ApiError::Refused { param, problem: error.to_string() }
             }
+            SubmitError::Overloaded { waiting } => ApiError::Overloaded { waiting: *waiting },
             SubmitError::ShuttingDown => ApiError::ShuttingDown,
             SubmitError::EngineDead(_) => ApiError::EngineDead,
         }
@@ -288,6 +311,9 @@ impl IntoResponse for ApiError {
             (status, [(header::CONTENT_TYPE, "application/json")], self.body()).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response.extensions_mut().insert(self.report());
         response

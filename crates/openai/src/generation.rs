@@ -10,6 +10,7 @@ use wayfare_engine::{EngineRequest, Finish, FinishReason, SequenceOutput, Termin
 use wayfare_journey::{Clock, JourneyHandle, RequestLabel, Usage as JourneyUsage};
 use wayfare_text::TextStream;
 
+use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::hub::{OutputStream, StreamEvent};
@@ -74,6 +75,7 @@ pub(crate) struct Generation {
     journey: JourneyHandle,
     clock: Arc<dyn Clock>,
     shutdown: ShutdownHandle,
+    deadline: Option<Deadline>,
 }
 
 impl Generation {
@@ -84,6 +86,7 @@ impl Generation {
         endpoint: Endpoint,
         label: RequestLabel,
         prepared: &Prepared,
+        deadline: Option<Deadline>,
     ) -> Result<Self, ApiError> {
         let (journey, clock) = (context.journey.clone(), Arc::clone(&state.clock));
         let prompt_tokens = prepared.prompt_tokens();
@@ -102,7 +105,7 @@ impl Generation {
         outputs
             .submit(request, meter)
             .map_err(|error| ApiError::not_submitted(&error, endpoint.prompt_param(), max_tokens))?;
-        outputs.seal();
+        outputs.seal(deadline.map(Deadline::at));
         journey.handed_to_core(clock.now());
         let choice = Choice {
             text: TextStream::new(state.tokenizer().clone(), Arc::clone(&prepared.stop), true),
@@ -123,6 +126,7 @@ impl Generation {
             journey,
             clock,
             shutdown: state.shutdown.clone(),
+            deadline,
         })
     }
 
@@ -177,6 +181,7 @@ impl Generation {
             StreamEvent::Output { choice, output } => (choice, output),
             StreamEvent::EngineDied => return Err(ApiError::EngineDead),
             StreamEvent::ShutDown => return Err(ApiError::ShuttingDown),
+            StreamEvent::TimedOut => return Err(self.timed_out()),
         };
         if !self.has_received && (output.first.is_some() || !output.tokens.is_empty()) {
             self.has_received = true;
@@ -220,6 +225,10 @@ impl Generation {
             // The engine gives up what it runs when it is told to end; nobody else aborts a request that is
             // still listened to.
             FinishReason::Abort if self.shutdown.is_draining() => return Err(ApiError::ShuttingDown),
+            // An engine that fails ends its sequences before it says that it is gone.
+            FinishReason::Abort | FinishReason::Error if self.outputs.engine_has_failed() => {
+                return Err(ApiError::EngineDead);
+            }
             FinishReason::Abort | FinishReason::Error => return Err(ApiError::GenerationFailed),
         };
         let Some(choice) = self.choices.get_mut(index) else { return Err(ApiError::GenerationFailed) };
@@ -236,6 +245,10 @@ impl Generation {
             Some(Terminator::EndOfText) | None => None,
         };
         Ok(ChoiceEnd { finish_reason, stop_reason })
+    }
+
+    fn timed_out(&self) -> ApiError {
+        self.deadline.map_or(ApiError::GenerationFailed, Deadline::error)
     }
 
     /// Tells the journey what was used, once.
@@ -255,6 +268,11 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
+        // A client that read nothing until its time was up was not told; its journey says it.
+        if !self.is_over() && self.outputs.has_timed_out() {
+            let report = self.timed_out().report();
+            self.journey.failed(report.reason, report.error_type, report.message);
+        }
         self.report_usage();
     }
 }

@@ -24,6 +24,7 @@
 mod auth;
 mod body;
 mod config;
+mod deadline;
 mod endpoint;
 mod error;
 mod generation;

@@ -121,6 +121,12 @@ impl Scheduler {
         !self.sequences.is_empty()
     }
 
+    /// Sequences in the waiting queue, preempted ones included.
+    #[must_use]
+    pub fn num_waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     /// Steps started so far. Grows by one per step, also by an empty one, and is never reset.
     #[must_use]
     pub fn step(&self) -> u64 {

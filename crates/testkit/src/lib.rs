@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod faulty_executor;
 mod journeys;
 mod otlp_sink;
 mod scripted_engine;
@@ -13,6 +14,7 @@ mod tls;
 mod wait;
 
 pub use clock::VirtualClock;
+pub use faulty_executor::{ExecutorControl, FaultyExecutor, StepBehaviour};
 pub use journeys::JourneyStore;
 pub use otlp_sink::{Attempt, OtlpSink, Refusal, Transport};
 pub use scripted_engine::{Reply, ScriptedEngine, SubmittedRequest, scripted_limits};

@@ -43,6 +43,7 @@ pub(crate) struct Backend {
     pub(crate) engine_name: &'static str,
     vocab_size: u32,
     executor: Box<dyn Executor>,
+    max_queued: Option<NonZeroU32>,
 }
 
 impl Backend {
@@ -77,7 +78,7 @@ impl Backend {
         clock: Arc<dyn Clock>,
     ) -> Result<(LocalEngine, TextFiles)> {
         let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock)?;
-        Ok((engine, self.text))
+        Ok((engine.with_max_queued(self.max_queued), self.text))
     }
 
     fn cpu(path: &Path, options: &EngineOptions) -> Result<Self> {
@@ -122,6 +123,7 @@ impl Backend {
             engine_name: "cpu",
             vocab_size: u32::try_from(info.vocab_size).context("the vocabulary is too large")?,
             executor: Box::new(SamplingExecutor::new(model)),
+            max_queued: options.max_num_queued_reqs,
         })
     }
 
@@ -143,6 +145,7 @@ impl Backend {
             vocab_size: u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?,
             text,
             executor: Box::new(SimulatedExecutor::in_real_time(SIMULATED_STEP_TIME, answer.into())),
+            max_queued: options.max_num_queued_reqs,
         })
     }
 }

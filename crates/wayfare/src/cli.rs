@@ -66,6 +66,10 @@ pub(crate) struct HttpOptions {
     #[arg(long, num_args = 1.., value_name = "KEY", env = "VLLM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
 
+    /// How long a request may take from its arrival to its last token, in seconds. Otherwise as long as it takes.
+    #[arg(long, value_name = "SECONDS", value_parser = time_limit)]
+    pub(crate) request_timeout: Option<Duration>,
+
     /// How long requests in flight may go on after SIGTERM or Ctrl-C, in seconds.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) shutdown_timeout: Duration,
@@ -95,6 +99,10 @@ pub(crate) struct EngineOptions {
     /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory.
     #[arg(long, alias = "num-kv-blocks", value_name = "COUNT")]
     pub(crate) num_gpu_blocks_override: Option<NonZeroU32>,
+
+    /// Most requests that may wait to be computed; one more is refused with 429. Otherwise any number.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_num_queued_reqs: Option<NonZeroU32>,
 
     /// Not supported yet; refused, so that nobody relies on it.
     #[arg(long, hide = true)]
@@ -171,6 +179,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+fn time_limit(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("no request is done in no time; leave the option out for no limit".to_owned()),
+        limit => Ok(limit),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -188,5 +203,11 @@ mod tests {
         for bad in ["-1", "soon", "NaN", "1e300"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_limit_is_not_zero() {
+        assert_eq!(time_limit("0.5"), Ok(Duration::from_millis(500)));
+        assert!(time_limit("0").is_err());
     }
 }

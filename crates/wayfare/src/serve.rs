@@ -90,7 +90,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         wall,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
-        limits: ServerLimits::default(),
+        limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
     };
     runtime.block_on(async {
         let server = Server::start(config, hub)?;

@@ -1,8 +1,9 @@
 //! Submitting, finishing, failing and dying.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use wayfare_engine::{AbortCause, Engine, FinishReason, RequestId, SubmitError};
+use wayfare_engine::{AbortCause, Engine, FinishReason, RequestId, StepOutputs, SubmitError};
 use wayfare_engine_local::{Executor, SampleSpec, SimulatedExecutor, StepInput, StepSequence, StepTimeModel};
 
 use crate::rig::{Behaviour, Delivered, Rig};
@@ -106,13 +107,66 @@ fn a_panic_ends_every_request_and_refuses_later_ones() {
 fn stopping_aborts_what_is_in_flight_and_refuses_what_comes() {
     let rig = Rig::new();
     rig.submit(1, &[5; 4], 90).unwrap();
-    // More than the test can use up before it stops the engine, fewer than the request needs.
-    rig.permit_steps(80);
+    rig.permit_steps(1);
     rig.next();
-    rig.engine.stop();
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| rig.engine.stop());
+        // The engine is in a step; it reads that it is to stop when that step is done.
+        while !stopping.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+            rig.permit_steps(1);
+        }
+    });
     assert_eq!(rig.finish_of(1).1.reason, FinishReason::Abort);
     assert!(matches!(rig.submit(2, &[5], 1), Err(SubmitError::ShuttingDown)));
     rig.engine.stop();
+}
+
+#[test]
+fn a_burst_gets_exactly_as_many_places_as_the_queue_has() {
+    const LIMIT: u64 = 3;
+    let rig = Rig::with_max_queued(NonZeroU32::new(LIMIT as u32));
+    for id in 1..=4 {
+        // All run, one at a time out of the queue.
+        rig.submit(id, &[5; 4], 12).unwrap();
+        let is_running = |step: &StepOutputs| step.outputs.iter().any(|output| output.id == RequestId(id));
+        loop {
+            rig.permit_steps(1);
+            match rig.next() {
+                Delivered::Step(step) if is_running(&step) => break,
+                Delivered::Step(_) => {}
+                Delivered::Died(fault) => panic!("{fault}"),
+            }
+        }
+    }
+    // The engine stands still in a step of four, the most that run.
+    let accepted: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (10..30_u64)
+            .map(|id| {
+                let rig = &rig;
+                scope.spawn(move || match rig.submit(id, &[5; 4], 1) {
+                    Ok(()) => Some(id),
+                    Err(SubmitError::Overloaded { waiting }) => {
+                        assert_eq!(waiting, LIMIT);
+                        None
+                    }
+                    Err(other) => panic!("{other}"),
+                })
+            })
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(accepted.len() as u64, LIMIT);
+    // One that leaves the queue gives its place free; refused ones have taken none.
+    rig.engine.abort(RequestId(accepted[0]), AbortCause::ClientGone);
+    // One ends, and the abort is read before the other.
+    rig.permit_steps(2);
+    assert_eq!(rig.finish_of(accepted[0]).1.reason, FinishReason::Abort);
+    rig.submit(50, &[5; 4], 1).unwrap();
+    assert!(matches!(rig.submit(51, &[5; 4], 1), Err(SubmitError::Overloaded { waiting: LIMIT })));
+    rig.permit_steps(40);
+    assert_eq!(rig.finish_of(50).1.reason, FinishReason::Length);
+    (60..60 + LIMIT).for_each(|id| rig.submit(id, &[5; 4], 1).unwrap());
 }
 
 #[test]

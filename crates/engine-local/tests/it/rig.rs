@@ -1,5 +1,6 @@
 //! A running engine whose executor does what the test says, and whose outputs the test reads.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -80,13 +81,17 @@ pub(crate) struct Rig {
     permits: Sender<()>,
     pub(crate) engine: LocalEngine,
     pub(crate) behaviour: Arc<Mutex<Behaviour>>,
-    outputs: Receiver<Delivered>,
+    outputs: Mutex<Receiver<Delivered>>,
     journeys: Arc<Journeys>,
     tracer: Tracer,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
+        Self::with_max_queued(None)
+    }
+
+    pub(crate) fn with_max_queued(max_queued: Option<NonZeroU32>) -> Self {
         let (outputs_tx, outputs) = channel();
         let (permits, permits_rx) = channel();
         let behaviour = Arc::new(Mutex::new(Behaviour::Work));
@@ -100,10 +105,12 @@ impl Rig {
         };
         let clock = Arc::new(SystemClock);
         let sink = Box::new(Outputs(outputs_tx));
-        let engine = LocalEngine::start(config, 100, Box::new(executor), sink, clock.clone()).unwrap();
+        let engine = LocalEngine::start(config, 100, Box::new(executor), sink, clock.clone())
+            .unwrap()
+            .with_max_queued(max_queued);
         let journeys = Arc::new(Journeys::default());
         let tracer = Tracer::new(clock, HeadSampler::new(1.0).unwrap(), journeys.clone());
-        Self { engine, behaviour, permits, outputs, journeys, tracer }
+        Self { engine, behaviour, permits, outputs: Mutex::new(outputs), journeys, tracer }
     }
 
     pub(crate) fn submit(&self, id: u64, prompt: &[TokenId], max_tokens: u32) -> Result<(), SubmitError> {
@@ -132,11 +139,14 @@ impl Rig {
     }
 
     pub(crate) fn permit_steps(&self, count: usize) {
-        (0..count).for_each(|_| self.permits.send(()).unwrap());
+        // An engine that has ended needs none.
+        for _ in 0..count {
+            let _ = self.permits.send(());
+        }
     }
 
     pub(crate) fn next(&self) -> Delivered {
-        self.outputs.recv_timeout(PATIENCE).expect("the engine delivers")
+        self.outputs.lock().recv_timeout(PATIENCE).expect("the engine delivers")
     }
 
     /// Waits for the end of a request; returns how many tokens it had and how it ended.

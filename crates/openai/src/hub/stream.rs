@@ -1,10 +1,13 @@
 //! One request's outputs, and the duty to tell the engine when nobody wants them any more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use wayfare_engine::{AbortCause, Engine, EngineRequest, RequestId, SequenceOutput, SubmitError};
 
 use crate::metrics::RequestMeter;
@@ -25,6 +28,8 @@ pub(crate) enum StreamEvent {
     EngineDied,
     /// The server ends what still runs; nothing follows.
     ShutDown,
+    /// The request's time is up; nothing follows.
+    TimedOut,
 }
 
 /// The outputs of all sequences of one request. A sequence that has not ended when this is dropped is
@@ -40,12 +45,56 @@ pub(crate) struct OutputStream {
     open: SmallVec<[Option<RequestId>; 1]>,
     /// What the engine is told when this is dropped early.
     cause: AbortCause,
+    watch: Option<TimeWatch>,
+}
+
+/// Ends a request in the engine when its time is up, also while nobody polls its stream because the client
+/// does not read. Stops watching when it is dropped.
+#[derive(Debug)]
+struct TimeWatch {
+    is_over: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl TimeWatch {
+    fn start(
+        deadline: Instant,
+        engine: Arc<dyn Engine>,
+        ids: SmallVec<[RequestId; 1]>,
+        tx: mpsc::UnboundedSender<StreamEvent>,
+    ) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let raised = Arc::clone(&is_over);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep_until(deadline).await;
+            raised.store(true, Ordering::Release);
+            let _ = tx.send(StreamEvent::TimedOut);
+            for id in ids {
+                engine.abort(id, AbortCause::Timeout);
+            }
+        });
+        Self { is_over, task }
+    }
+}
+
+impl Drop for TimeWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl OutputStream {
     pub(crate) fn new(engine: Arc<dyn Engine>, hub: HubHandle) -> Self {
         let (tx, rx) = mpsc::unbounded_channel();
-        Self { engine, hub, tx: Some(tx), rx, open: SmallVec::new(), cause: AbortCause::ClientGone }
+        Self {
+            engine,
+            hub,
+            tx: Some(tx),
+            rx,
+            open: SmallVec::new(),
+            cause: AbortCause::ClientGone,
+            watch: None,
+        }
     }
 
     /// Hands the request's next choice to the engine. Waits for nothing.
@@ -70,9 +119,21 @@ impl OutputStream {
         }
     }
 
-    /// All choices are submitted.
-    pub(crate) fn seal(&mut self) {
-        self.tx = None;
+    /// All choices are submitted. They end at `deadline`, if there is one.
+    pub(crate) fn seal(&mut self, deadline: Option<Instant>) {
+        let Some(tx) = self.tx.take() else { return };
+        let ids = self.open.iter().flatten().copied().collect();
+        self.watch = deadline.map(|deadline| TimeWatch::start(deadline, Arc::clone(&self.engine), ids, tx));
+    }
+
+    /// Whether the engine had to be told that the time is up.
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_over.load(Ordering::Acquire))
+    }
+
+    /// Whether the engine has failed as a whole.
+    pub(crate) fn engine_has_failed(&self) -> bool {
+        self.engine.fault().is_some() || self.hub.engine_is_gone()
     }
 
     /// The next event. Only after [`OutputStream::seal`], and not to be polled again after the last sequence has ended.
@@ -88,6 +149,8 @@ impl OutputStream {
             // The engine needs not be told of its own death.
             StreamEvent::EngineDied => self.open.clear(),
             StreamEvent::ShutDown => self.cause = AbortCause::Shutdown,
+            // The engine has been told already.
+            StreamEvent::TimedOut => {}
         }
         Poll::Ready(event)
     }
@@ -109,9 +172,12 @@ impl OutputStream {
 impl Drop for OutputStream {
     fn drop(&mut self) {
         let cause = if std::thread::panicking() { AbortCause::ServerError } else { self.cause };
+        let is_told = self.has_timed_out();
         for id in self.open.iter().flatten() {
             self.hub.detach(*id);
-            self.engine.abort(*id, cause);
+            if !is_told {
+                self.engine.abort(*id, cause);
+            }
         }
     }
 }

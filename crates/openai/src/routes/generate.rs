@@ -12,6 +12,7 @@ use serde::Serialize;
 use wayfare_journey::RequestLabel;
 
 use crate::body::read_json;
+use crate::deadline::{Deadline, within};
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::generation::{ChoiceDelta, Generation};
@@ -46,14 +47,15 @@ async fn generate(
     context.journey.identified(&id);
     state.check_serving()?;
     let (head, body) = request.into_parts();
-    let body = read_json(state, &head.headers, body).await?;
+    let deadline = Deadline::of(state, context);
+    let body = read_json(state, &head.headers, body, deadline).await?;
     context.journey.body_complete(state.clock.now());
 
-    let prepared = state.workshop.prepare(endpoint, body, state.own_seed()).await?;
+    let prepared = within(deadline, state.workshop.prepare(endpoint, body, state.own_seed())).await?;
     context.journey.described(|| prepared.attributes(endpoint));
     // It may have changed while the body came.
     state.check_serving()?;
-    let generation = Generation::start(state, context, endpoint, id.clone(), &prepared)?;
+    let generation = Generation::start(state, context, endpoint, id.clone(), &prepared, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
     if prepared.stream {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -100,6 +101,27 @@ async fn the_engine_dies_with_requests_in_flight() {
     let with_core =
         journeys.iter().filter(|journey| core_events(journey).last().is_some_and(|last| last == "Finished"));
     assert_eq!(with_core.count(), 3);
+    rig.assert_nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_is_told_once_that_the_time_is_up() {
+    let rig = Setup::by_hand()
+        .with(|setup| setup.limits.request_timeout = Some(Duration::from_millis(50)))
+        .clock(SystemClock)
+        .start();
+    let whole = rig.spawn(post(CHAT, &chat(json!({}))));
+    let whole_id = rig.submitted(1).id;
+    let answer = whole.await.unwrap();
+    assert_eq!((answer.status, answer.error().1.as_str()), (StatusCode::GATEWAY_TIMEOUT, "timeout"));
+    assert_eq!(ending(&rig.journey()), "timeout: timeout");
+    // Nobody polls this one's body.
+    let unread = rig.send(post(CHAT, &chat(json!({"stream": true})))).await;
+    let unread_id = rig.submitted(2).id;
+    wayfare_testkit::wait_until(PATIENCE, || rig.engine.live().is_empty());
+    drop(unread);
+    assert_eq!(ending(&rig.journey()), "timeout: timeout");
+    assert_eq!(rig.engine.aborts(), [(whole_id, AbortCause::Timeout), (unread_id, AbortCause::Timeout)]);
     rig.assert_nothing_left();
 }
 

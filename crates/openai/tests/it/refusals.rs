@@ -303,11 +303,13 @@ async fn what_the_engine_refuses() {
             "invalid_prompt",
             "validation_error: invalid_prompt",
         ),
+        (SubmitError::Overloaded { waiting: 7 }, 429, None, "overloaded", "overloaded: overloaded"),
         (SubmitError::ShuttingDown, 503, None, "shutdown", "shutdown: shutdown"),
         (SubmitError::EngineDead(fault()), 503, None, "engine_dead", "engine_dead: engine_dead"),
     ] {
         rig.engine.refuse_next(refusal);
         let answer = rig.post(COMPLETIONS, &completion(json!({"stream": true}))).await;
+        assert_eq!(answer.header("retry-after"), (status == 429).then_some("1"));
         check(&rig, &answer, status, param, code, span_ending);
     }
 }

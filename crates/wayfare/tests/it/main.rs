@@ -1,12 +1,25 @@
-//! The built server, as a user runs it: real processes, real HTTP, a real OTLP sink, the default model.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+//! The server as its users and operators meet it: over TCP, with a collector behind it; and the built program, with
+//! the default model.
+#![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
+mod arrived;
 mod client;
+mod contexts;
+mod disconnects;
+mod documented;
+mod engine_endings;
 mod export;
+mod finishes;
 mod hub;
 mod journeys;
+mod limits;
 mod off;
 mod preemption;
+mod program;
+mod random;
+mod raw_client;
+mod refusals;
+mod rig;
 mod server;
 mod shutdown;
 mod start;
