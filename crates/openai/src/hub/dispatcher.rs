@@ -48,12 +48,11 @@ impl Dispatcher {
                     self.entries.remove(&id);
                 }
                 HubMessage::EngineDied(fault) => {
-                    match self.entries.len() {
-                        // As at the end of an orderly shutdown.
-                        0 => tracing::info!(%fault, "the engine has stopped"),
-                        requests => {
-                            tracing::error!(%fault, requests, "the engine is gone, its requests fail")
-                        }
+                    let requests = self.entries.len();
+                    if requests == 0 && matches!(self.end, Some(StreamEvent::ShutDown)) {
+                        tracing::debug!("the engine has ended, as it was told to");
+                    } else {
+                        tracing::error!(%fault, requests, "the engine is gone, its requests fail");
                     }
                     self.state.engine_is_gone.store(true, Ordering::Release);
                     self.end_all(&StreamEvent::EngineDied);

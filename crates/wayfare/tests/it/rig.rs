@@ -109,7 +109,8 @@ impl Setup {
         let engine = Arc::new(engine);
 
         let sink = OtlpSink::start();
-        let options = ExporterOptions { traces_endpoint: Some(&sink.grpc_endpoint()), ..ExporterOptions::default() };
+        let options =
+            ExporterOptions { traces_endpoint: Some(&sink.grpc_endpoint()), ..ExporterOptions::default() };
         let resource = Resource::of_this_process("0.0", EngineDescription::default());
         let mut exporting = ExporterConfig::resolve(&options, resource, |_| None).unwrap();
         exporting.schedule_delay = Duration::from_millis(5);
