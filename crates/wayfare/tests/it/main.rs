@@ -8,6 +8,7 @@ mod disconnects;
 mod documented;
 mod engine_endings;
 mod finishes;
+mod heap;
 mod limits;
 mod program;
 mod random;
