@@ -10,6 +10,7 @@ mod documented;
 mod engine_endings;
 mod export;
 mod finishes;
+mod heap;
 mod hub;
 mod journeys;
 mod limits;

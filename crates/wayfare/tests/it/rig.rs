@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -85,7 +85,7 @@ impl Setup {
     }
 
     pub(crate) fn start(self) -> Rig {
-        let text = TextFiles::of_bytes().unwrap();
+        let text = text_files();
         let passage = text.tokenizer.encode(PASSAGE, false).unwrap();
         let end_of_text: TokenId = text.end_of_text[0];
         let (executor, control) = FaultyExecutor::new(move |sample| {
@@ -154,6 +154,12 @@ impl Setup {
             counters,
         }
     }
+}
+
+/// One for the process, as in a server: the tokeniser's caches outlive it.
+fn text_files() -> TextFiles {
+    static TEXT: OnceLock<TextFiles> = OnceLock::new();
+    TEXT.get_or_init(|| TextFiles::of_bytes().unwrap()).clone()
 }
 
 impl Rig {
