@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use wayfare_journey::FinishedJourney;
+use wayfare_journey::schema::api_event;
 
 /// A journey, or a part of one that is too large for a batch.
 #[derive(Clone, Debug)]
@@ -23,63 +24,98 @@ impl JourneyPart {
     }
 }
 
+/// Most events of a message. A collector refuses messages above its limit, 4 MiB by gRPC unless it is told
+/// otherwise; an event with its attributes takes some 400 bytes, a span without its events about 1 000.
+const MAX_EVENTS: usize = 5_000;
+
+/// How much there is to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    spans: usize,
+    events: usize,
+}
+
+impl Size {
+    fn plus(self, other: Size) -> Size {
+        Size { spans: self.spans + other.spans, events: self.events + other.events }
+    }
+
+    fn is_within(self, limit: Size) -> bool {
+        self.spans <= limit.spans && self.events <= limit.events
+    }
+}
+
 /// Spans that are sent together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<JourneyPart>,
-    spans: usize,
+    size: Size,
 }
 
 impl Batch {
     pub(crate) fn spans(&self) -> u64 {
-        self.spans as u64
+        self.size.spans as u64
+    }
+
+    /// Whether both batches together are one of at most so many spans.
+    pub(crate) fn fits_with(&self, other: &Batch, max_spans: usize) -> bool {
+        self.size.plus(other.size).is_within(Size { spans: max_spans, events: MAX_EVENTS })
     }
 
     /// Takes the other batch's spans too.
     pub(crate) fn append(&mut self, other: &Batch) {
         self.parts.extend_from_slice(&other.parts);
-        self.spans += other.spans;
+        self.size = self.size.plus(other.size);
     }
 }
 
-/// Fills batches up to a number of spans.
+/// Fills batches up to a number of spans and of events.
 #[derive(Debug)]
 pub(crate) struct Batcher {
-    max_spans: usize,
+    limit: Size,
     batch: Batch,
 }
 
 impl Batcher {
     pub(crate) fn new(max_spans: usize) -> Self {
-        Self { max_spans: max_spans.max(1), batch: Batch::default() }
+        Self { limit: Size { spans: max_spans.max(1), events: MAX_EVENTS }, batch: Batch::default() }
     }
 
     /// Adds a journey, and hands each batch that is full to `full`.
     pub(crate) fn add(&mut self, journey: &FinishedJourney, mut full: impl FnMut(Batch)) {
-        let cores = journey.cores().count();
-        let (mut has_request, mut next_core) = (true, 0);
-        while has_request || next_core < cores {
-            // A journey is cut only when it does not fit into an empty batch.
-            let wanted = usize::from(has_request) + cores - next_core;
-            let is_too_large = wanted > self.max_spans;
-            let room = self.max_spans - self.batch.spans;
-            if room == 0 || (wanted > room && !is_too_large) {
-                full(std::mem::take(&mut self.batch));
-                continue;
-            }
-            let taken = room.min(wanted) - usize::from(has_request);
-            let part =
-                JourneyPart { journey: journey.clone(), has_request, cores: next_core..next_core + taken };
-            self.batch.spans += part.spans();
-            self.batch.parts.push(part);
-            has_request = false;
-            next_core += taken;
+        let cores = || journey.cores().map(|(_, core)| Size { spans: 1, events: core.events.len() });
+        let request = Size { spans: 1, events: api_event::ALL.len() };
+        let whole = cores().fold(request, Size::plus);
+        // A journey is cut only when it does not fit into an empty batch.
+        if whole.is_within(self.limit) && !self.has_room_for(whole) {
+            full(std::mem::take(&mut self.batch));
         }
+        let empty_part = |has_request, cores| JourneyPart { journey: journey.clone(), has_request, cores };
+        if !self.has_room_for(request) {
+            full(std::mem::take(&mut self.batch));
+        }
+        let mut part = empty_part(true, 0..0);
+        self.batch.size = self.batch.size.plus(request);
+        for (index, core) in cores().enumerate() {
+            if !self.has_room_for(core) {
+                self.batch.parts.extend(Some(part).filter(|part| part.spans() > 0));
+                full(std::mem::take(&mut self.batch));
+                part = empty_part(false, index..index);
+            }
+            part.cores.end = index + 1;
+            self.batch.size = self.batch.size.plus(core);
+        }
+        self.batch.parts.push(part);
     }
 
     /// What is left, if anything.
     pub(crate) fn finish(&mut self) -> Option<Batch> {
-        (self.batch.spans > 0).then(|| std::mem::take(&mut self.batch))
+        (self.batch.size.spans > 0).then(|| std::mem::take(&mut self.batch))
+    }
+
+    /// A span that is too large for any batch goes alone.
+    fn has_room_for(&self, size: Size) -> bool {
+        self.batch.size.spans == 0 || self.batch.size.plus(size).is_within(self.limit)
     }
 }
 

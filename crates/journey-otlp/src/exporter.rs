@@ -197,7 +197,7 @@ async fn run(
             converter: Arc::clone(&converter),
             account: Arc::clone(account),
             retry: config.retry,
-            max_batch_spans: config.max_batch_spans as u64,
+            max_batch_spans: config.max_batch_spans,
             draining: draining.clone(),
             log: FailureLog::new(Arc::clone(account)),
         };

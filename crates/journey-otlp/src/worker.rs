@@ -25,7 +25,7 @@ pub(crate) struct Worker {
     pub(crate) account: Arc<DestinationCounters>,
     pub(crate) retry: RetryPolicy,
     /// Up to how many spans, batches that wait are sent together.
-    pub(crate) max_batch_spans: u64,
+    pub(crate) max_batch_spans: usize,
     /// Whether the server is ending.
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) log: FailureLog,
@@ -57,7 +57,7 @@ impl Worker {
     /// a destination that comes back shall not be asked a thousand times. What did not fit is the `next` one.
     fn with_followers(&mut self, mut batch: Arc<Batch>, next: &mut Option<Arc<Batch>>) -> Arc<Batch> {
         while let Ok(follower) = self.backlog.try_recv() {
-            if batch.spans() + follower.spans() > self.max_batch_spans {
+            if !batch.fits_with(&follower, self.max_batch_spans) {
                 *next = Some(follower);
                 break;
             }

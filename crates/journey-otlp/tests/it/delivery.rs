@@ -61,6 +61,18 @@ fn every_destination_gets_every_journey_in_batches_of_bounded_size() {
 }
 
 #[test]
+fn long_lives_are_sent_in_messages_that_a_collector_takes() {
+    // A collector takes 4 MiB by gRPC, unless it is told otherwise; these journeys are more together.
+    let sink = OtlpSink::start();
+    let rig = Rig::start(config(vec![collector(&sink.grpc_endpoint(), "grpc")]));
+    (0..250).for_each(|number| rig.preempted_request(&format!("cmpl-{number}"), 31));
+    wait_until(LONG, || rig.exported(0) == 500);
+    assert_eq!(sink.spans().len(), 500);
+    assert!(sink.attempts().iter().all(|attempt| attempt.accepted));
+    assert!(rig.exporter.shutdown(LONG).is_complete());
+}
+
+#[test]
 fn both_spans_arrive_as_json() {
     let sink = OtlpSink::start();
     let rig = Rig::start(config(vec![collector(&sink.http_endpoint(), "http/json")]));

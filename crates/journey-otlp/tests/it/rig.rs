@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wayfare_journey::{
     CoreEvent, CoreEventKind, FinishStatus, HeadSampler, IncomingHeaders, MonoNs, Phase, Progress,
-    RequestLabel, Tracer, WallAnchor,
+    RequestLabel, ScheduleKind, Tracer, WallAnchor,
 };
 use wayfare_journey_otlp::{
     Collector, Destination, DropCause, EngineDescription, Exporter, ExporterConfig, ExporterOptions,
@@ -32,6 +32,11 @@ impl Rig {
 
     /// A finished request with that id and one sequence: two spans.
     pub(crate) fn request(&self, id: &str) {
+        self.preempted_request(id, 0);
+    }
+
+    /// The same, preempted so many times on the way.
+    pub(crate) fn preempted_request(&self, id: &str, preemptions: u32) {
         let mut span =
             self.tracer.admit(IncomingHeaders::default(), "/v1/completions", MonoNs(10)).span.unwrap();
         span.handle().identified(&RequestLabel::new(id));
@@ -45,6 +50,17 @@ impl Rig {
                 num_preemptions: 0,
             };
             core.record(event(CoreEventKind::Queued, 12));
+            for count in 1..=preemptions {
+                let by = Some(RequestLabel::new("cmpl-somebody-who-needed-the-blocks"));
+                let preempted = CoreEventKind::Preempted { by, tokens_lost: 1000, blocks_freed: 63 };
+                let resumed = CoreEventKind::Scheduled {
+                    kind: ScheduleKind::Resume,
+                    cached_tokens: 0,
+                    scheduled_tokens: 1000,
+                };
+                core.record(CoreEvent { num_preemptions: count, ..event(preempted, 13) });
+                core.record(CoreEvent { num_preemptions: count, ..event(resumed, 14) });
+            }
             core.finish(event(CoreEventKind::Finished { status: FinishStatus::Stopped }, 20));
         }
         span.respond(200);
