@@ -1,12 +1,9 @@
 //! A collector that is dead for a long time costs a bounded amount of memory.
 //!
 //! A binary of its own, because it counts the bytes of the whole process through the global allocator.
-#![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
 use wayfare_journey::{HeadSampler, IncomingHeaders, MonoNs, Tracer, WallAnchor};
@@ -14,33 +11,10 @@ use wayfare_journey_otlp::{
     Destination, DropCause, EngineDescription, Exporter, ExporterConfig, ExporterOptions, FileRotation,
     Resource, RetryPolicy,
 };
-use wayfare_testkit::{VirtualClock, wait_until};
-
-static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
-
-struct Counting;
+use wayfare_testkit::{CountingAllocator, VirtualClock, wait_until};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count(size: usize, sign: isize) {
-    LIVE_BYTES.fetch_add(sign * isize::try_from(size).unwrap_or(0), Ordering::Relaxed);
-}
-
-// SAFETY: every call goes unchanged to the system's allocator; the counter is an atomic number.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -92,14 +66,14 @@ fn a_dead_collector_costs_a_bounded_backlog_and_nothing_else() {
         // The other destination is not affected.
         wait_until(LONG, || file.exported() + file.dropped_total() == 2 * round * JOURNEYS_PER_ROUND);
         assert!(collector.pending() <= MAX_PENDING_SPANS, "{}", collector.pending());
-        live_bytes.push(LIVE_BYTES.load(Ordering::Relaxed));
+        live_bytes.push(ALLOCATOR.live_bytes());
     }
 
     // The backlog is full by the third round at the latest. Afterwards it only changes by what the batch on its way
     // and the counting of journeys need.
     let early = live_bytes[3..10].iter().max().unwrap();
     let late = live_bytes[10..].iter().max().unwrap();
-    assert!(late - early < 512 << 10, "{live_bytes:?}");
+    assert!(late.saturating_sub(*early) < 512 << 10, "{live_bytes:?}");
     assert_eq!(file.dropped_total(), 0);
     assert_eq!(counters.journeys_dropped_queue_full(), 0);
     let spans = 2 * ROUNDS * JOURNEYS_PER_ROUND;

@@ -2,11 +2,8 @@
 //! beyond; a request that is sampled out allocates nothing at all.
 //!
 //! A binary of its own, because it counts the allocations of the thread through the global allocator.
-#![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use wayfare_journey::{
@@ -14,47 +11,15 @@ use wayfare_journey::{
     JourneySink, KeepRules, MAX_CORE_EVENTS, MonoNs, Phase, Progress, SamplingPolicy, ScheduleKind,
     SystemClock, TraceSampler, Tracer,
 };
-
-thread_local! {
-    static ALLOCATIONS: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-}
-
-struct Counting;
+use wayfare_testkit::{Allocations, CountingAllocator};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn count(bytes: usize) {
-    ALLOCATIONS.with(|count| count.set((count.get().0 + 1, count.get().1 + bytes as u64)));
-}
-
-// SAFETY: every call goes unchanged to the system's allocator; the counter is a plain thread-local number
-// that needs neither initialisation nor destruction.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count(new_size);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Number and bytes of the allocations of `work`.
 fn allocations_of(work: impl FnOnce()) -> (u64, u64) {
-    let before = ALLOCATIONS.with(Cell::get);
-    work();
-    let after = ALLOCATIONS.with(Cell::get);
-    (after.0 - before.0, after.1 - before.1)
+    let Allocations { count, bytes } = ALLOCATOR.allocations_of(work);
+    (count, bytes)
 }
 
 #[derive(Debug)]

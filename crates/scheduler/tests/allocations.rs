@@ -1,44 +1,18 @@
 //! A step of running sequences does not allocate, traced or not. In a binary of its own, because it counts what
 //! the whole process allocates.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-#![allow(unsafe_code, reason = "an allocator that counts can only be written with unsafe code")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use wayfare_engine::{EngineRequest, RequestId, SamplingParams, SequenceOutput, TokenId};
 use wayfare_journey::{
     FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, SystemClock, Tracer,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(place, layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(place, layout, new_size) }
-    }
-}
+use wayfare_testkit::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const SEQUENCES: u64 = 64;
 const PROMPT_TOKENS: u32 = 20;
@@ -95,9 +69,7 @@ fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
         scheduler.commit(&tokens, MonoNs(now), &mut outputs);
     };
     (2..12).for_each(&mut step);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (12..112).for_each(&mut step);
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATOR.allocations_of(|| (12..112).for_each(&mut step)).count
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! that does what the test says, a place where journeys are kept. Shipped nowhere.
 //!
 //! Everything here may be used from a plain `#[test]`; what needs a runtime brings its own thread.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod allocator;
 mod clock;
 mod faulty_executor;
 mod journeys;
@@ -13,6 +14,7 @@ mod span_view;
 mod tls;
 mod wait;
 
+pub use allocator::{Allocations, CountingAllocator};
 pub use clock::VirtualClock;
 pub use faulty_executor::{ExecutorControl, FaultyExecutor, StepBehaviour};
 pub use journeys::JourneyStore;

@@ -1,51 +1,15 @@
 //! A step in steady state takes no memory from the allocator.
-#![allow(unsafe_code, reason = "a counting allocator has to implement an unsafe trait")]
 
 use crate::{
     driver::{Sequence, push},
     tiny::{CONTEXT, Shape, TinyModel, safetensors_directory},
 };
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-};
 use wayfare_engine_local::{Model, StepInput};
 use wayfare_model_cpu::{Architecture, LoadOptions, ModelSource, WeightPrecision};
-
-struct Counting;
-
-thread_local! {
-    /// Per thread, since other tests run meanwhile.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no counter any more.
-    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
-}
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of `System`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are those of `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of `System`.
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
+use wayfare_testkit::CountingAllocator;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 #[test]
 fn steps_in_steady_state_do_not_allocate() {
@@ -74,10 +38,10 @@ fn steps_in_steady_state_do_not_allocate() {
     let mut logits = Vec::new();
     model.forward(&step_at(&mut sequences, 80), &mut logits).unwrap();
     let steps: Vec<StepInput> = (0..60).map(|position| step_at(&mut sequences, position)).collect();
-    let before = ALLOCATIONS.get();
-    for step in &steps {
-        model.forward(step, &mut logits).unwrap();
-    }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
-    assert!(before > 0);
+    let allocations = ALLOCATOR.allocations_of(|| {
+        for step in &steps {
+            model.forward(step, &mut logits).unwrap();
+        }
+    });
+    assert_eq!(allocations.count, 0);
 }
