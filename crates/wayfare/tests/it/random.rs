@@ -283,8 +283,9 @@ fn check_outcomes(outcomes: &[(Plan, Outcome)], journeys: &[Journey]) {
         let expected: &[u16] = match plan.path {
             BUG => &[500],
             "/v1/nothing" => &[404],
-            _ if plan.is_good => &[200, 429, 500, 503, 504],
-            _ => &[400, 404, 503],
+            // On a busy machine the time is up before the body is read, or looked at.
+            _ if plan.is_good => &[200, 408, 429, 500, 503, 504],
+            _ => &[400, 404, 408, 503, 504],
         };
         assert!(expected.contains(status), "{plan:?} got {status}");
         let parts: Vec<&str> = traceresponse.split('-').collect();
