@@ -1,11 +1,12 @@
 //! Answers that end well, by every cause there is, and requests that lose their KV blocks on the way.
 
 use serde_json::{Value, json};
+use wayfare_testkit::wait_until;
 
 use crate::arrived::Journey;
-use crate::rig::{CHAT, COMPLETIONS, ENDLESS, PASSAGE, Setup, request};
+use crate::rig::{CHAT, COMPLETIONS, ENDLESS, PASSAGE, PATIENCE, Setup, request};
 
-/// The prompt of [`request`] under the test's chat template: ten tokens.
+/// The prompt of [`request`] under the test's chat template.
 const CHAT_PROMPT_TOKENS: u64 = 27;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +78,11 @@ fn ns(journey: &Journey, wanted: impl Fn(&wayfare_testkit::EventView) -> bool) -
 async fn a_preempted_request_finishes_and_its_queue_time_is_the_first_wait() {
     let rig = Setup::with(|setup| setup.scheduler.num_kv_blocks = 18).start();
     let body = json!({"prompt": "p".repeat(40), "max_tokens": 100, "seed": ENDLESS});
+    // Steps take no time, so on a busy machine one request could be over before the next one comes.
+    rig.control.hold();
     let answers: Vec<_> = (0..5).map(|_| rig.spawn(COMPLETIONS, body.clone())).collect();
+    wait_until(PATIENCE, || rig.shutdown.sequences_in_flight() == 5);
+    rig.control.release();
     for answer in answers {
         let choice = answer.await.unwrap().choice();
         assert_eq!(choice["text"].as_str(), Some(&PASSAGE.repeat(5)[..100]));
