@@ -198,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn every_option_is_in_the_documentation() {
+        let page = include_str!("../../../docs/flags.md");
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let shown = serve.get_arguments().filter_map(|argument| argument.get_long());
+        let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
+        assert_eq!(missing, [""; 0], "docs/flags.md does not name them");
+    }
+
+    #[test]
     fn a_shutdown_timeout_is_a_number_of_seconds() {
         assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
         for bad in ["-1", "soon", "NaN", "1e300"] {

@@ -16,25 +16,50 @@ use wayfare_journey_otlp::{
 
 use crate::cli::JourneyOptions;
 
-/// Checks what can be checked before a model is loaded.
+/// What the options and the environment ask for, checked; nothing is opened yet.
+#[derive(Debug)]
+pub(crate) struct JourneySettings {
+    policy: SamplingPolicy,
+    /// Where journeys are sent; `None` when they are only kept in memory.
+    exporter: Option<ExporterConfig>,
+    /// How many are kept in memory; `None` when none are.
+    store: Option<StoreLimits>,
+}
+
+/// Checks what can be checked before a model is loaded; `None` when tracing is off.
 ///
 /// # Errors
 /// When an option or a variable is wrong.
-pub(crate) fn check(options: &JourneyOptions) -> Result<SamplingPolicy> {
-    let sampler = if is_on(options)? {
-        let (name, argument) = (variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"));
-        exporter_config(options, EngineDescription::default())?;
-        TraceSampler::from_variables(name.as_deref(), argument.as_deref())?
-    } else {
-        TraceSampler::default()
+pub(crate) fn settle(options: &JourneyOptions) -> Result<Option<JourneySettings>> {
+    let policy = |sampler| {
+        SamplingPolicy::new(options.journey_tracing_sample_rate, sampler, options.journey_keep.clone())
+            .context("--journey-tracing-sample-rate")
     };
-    SamplingPolicy::new(options.journey_tracing_sample_rate, sampler, options.journey_keep.clone())
-        .context("--journey-tracing-sample-rate")
+    if !options.enable_journey_tracing {
+        warn_of_what_is_missing(options);
+        // A bad rate is one, whether it is used or not.
+        return policy(TraceSampler::default()).map(|_| None);
+    }
+    if is_disabled(variable)? {
+        info!("OTEL_SDK_DISABLED is true: journeys are not recorded");
+        return policy(TraceSampler::default()).map(|_| None);
+    }
+    let store = store_limits(options);
+    let exporter = exporter_config(options, store.is_some())?;
+    let (name, argument) = (variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"));
+    let policy = policy(TraceSampler::from_variables(name.as_deref(), argument.as_deref())?)?;
+    Ok(Some(JourneySettings { policy, exporter, store }))
 }
 
-/// Whether journeys are recorded.
-fn is_on(options: &JourneyOptions) -> Result<bool> {
-    Ok(options.enable_journey_tracing && !is_disabled(variable)?)
+fn warn_of_what_is_missing(options: &JourneyOptions) {
+    let named = [
+        options.otlp_traces_endpoint.as_ref().map(|_| "--otlp-traces-endpoint"),
+        options.journey_file.as_ref().map(|_| "--journey-file"),
+        (!options.journey_keep.is_empty()).then_some("--journey-keep"),
+    ];
+    for option in named.into_iter().flatten() {
+        warn!("{option} is given, but journeys are not recorded: add --enable-journey-tracing");
+    }
 }
 
 /// An environment variable. What is not text is made text with replacement characters, so that it is refused
@@ -49,9 +74,10 @@ fn store_limits(options: &JourneyOptions) -> Option<StoreLimits> {
     Some(limits).filter(|limits| limits.max_journeys > 0 && limits.max_bytes > 0)
 }
 
-/// Where journeys are sent; `None` when they are only kept in memory.
-fn exporter_config(options: &JourneyOptions, engine: EngineDescription) -> Result<Option<ExporterConfig>> {
-    let resource = Resource::of_this_process(env!("CARGO_PKG_VERSION"), engine);
+/// Where journeys are sent; `None` when there is nowhere and they `are_kept` in memory.
+fn exporter_config(options: &JourneyOptions, are_kept: bool) -> Result<Option<ExporterConfig>> {
+    // The engine is not known before its model is loaded.
+    let resource = Resource::of_this_process(env!("CARGO_PKG_VERSION"), EngineDescription::default());
     let exporter_options = ExporterOptions {
         traces_endpoint: options.otlp_traces_endpoint.as_deref(),
         journey_file: options.journey_file.as_deref(),
@@ -61,7 +87,7 @@ fn exporter_config(options: &JourneyOptions, engine: EngineDescription) -> Resul
         },
     };
     match ExporterConfig::resolve(&exporter_options, resource, variable) {
-        Err(ConfigError::NoDestination) if store_limits(options).is_some() => Ok(None),
+        Err(ConfigError::NoDestination) if are_kept => Ok(None),
         config => Ok(Some(config?)),
     }
 }
@@ -74,50 +100,38 @@ pub(crate) struct JourneyTracing {
     store: Option<RecentJourneys>,
 }
 
-/// Starts tracing; `None` when it is off.
-///
-/// # Errors
-/// When an option is wrong or a destination cannot be opened.
-pub(crate) fn start(
-    options: &JourneyOptions,
-    policy: SamplingPolicy,
-    clock: Arc<dyn Clock>,
-    anchor: WallAnchor,
-    engine: EngineDescription,
-) -> Result<Option<JourneyTracing>> {
-    if !options.enable_journey_tracing {
-        let named = [
-            options.otlp_traces_endpoint.as_ref().map(|_| "--otlp-traces-endpoint"),
-            options.journey_file.as_ref().map(|_| "--journey-file"),
-            (!options.journey_keep.is_empty()).then_some("--journey-keep"),
-        ];
-        for option in named.into_iter().flatten() {
-            warn!("{option} is given, but journeys are not recorded: add --enable-journey-tracing");
+impl JourneySettings {
+    /// Opens the destinations and starts tracing.
+    ///
+    /// # Errors
+    /// When a destination cannot be opened or no thread be had.
+    pub(crate) fn start(
+        self,
+        clock: Arc<dyn Clock>,
+        anchor: WallAnchor,
+        engine: EngineDescription,
+    ) -> Result<JourneyTracing> {
+        let Self { policy, mut exporter, store } = self;
+        if let Some(config) = &mut exporter {
+            config.resource.engine = engine;
+            for destination in &config.destinations {
+                info!("journeys go to {destination}");
+            }
         }
-        return Ok(None);
+        if let Some(limits) = &store {
+            info!(
+                "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
+                limits.max_journeys,
+                limits.max_bytes >> 20
+            );
+        }
+        let exporter = exporter.map(|config| Exporter::start(config, anchor)).transpose()?;
+        let store = store.map(RecentJourneys::start).transpose();
+        let store = store.context("cannot start the thread that keeps journeys")?;
+        let sinks = exporter.iter().map(Exporter::sink).chain(store.iter().map(RecentJourneys::sink));
+        let tracer = Tracer::new(clock, policy, Arc::new(FanOut::new(sinks)));
+        Ok(JourneyTracing { tracer, exporter, store })
     }
-    if !is_on(options)? {
-        info!("OTEL_SDK_DISABLED is true: journeys are not recorded");
-        return Ok(None);
-    }
-    let config = exporter_config(options, engine)?;
-    for destination in config.iter().flat_map(|config| &config.destinations) {
-        info!("journeys go to {destination}");
-    }
-    let limits = store_limits(options);
-    if let Some(limits) = &limits {
-        info!(
-            "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
-            limits.max_journeys,
-            limits.max_bytes >> 20
-        );
-    }
-    let exporter = config.map(|config| Exporter::start(config, anchor)).transpose()?;
-    let store = limits.map(RecentJourneys::start).transpose();
-    let store = store.context("cannot start the thread that keeps journeys")?;
-    let sinks = exporter.iter().map(Exporter::sink).chain(store.iter().map(RecentJourneys::sink));
-    let tracer = Tracer::new(clock, policy, Arc::new(FanOut::new(sinks)));
-    Ok(Some(JourneyTracing { tracer, exporter, store }))
 }
 
 impl JourneyTracing {

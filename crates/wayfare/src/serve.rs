@@ -38,7 +38,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     if options.engine.enable_prefix_caching {
         return Err(anyhow!("--enable-prefix-caching is not supported yet; leave it out"));
     }
-    let policy = journeys::check(&options.journey)?;
+    let settings = journeys::settle(&options.journey)?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
@@ -62,7 +62,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
-    let tracing = journeys::start(&options.journey, policy, Arc::clone(&clock), wall, description)?;
+    let tracing =
+        settings.map(|settings| settings.start(Arc::clone(&clock), wall, description)).transpose()?;
     let tracer = tracing.as_ref().map(|tracing| tracing.tracer.clone());
     let journey_routes =
         tracing.as_ref().map(|tracing| tracing.routes(Arc::clone(&clock), wall)).unwrap_or_default();
