@@ -3,9 +3,10 @@
 //! `cargo bench -p wayfare-model-cpu -- [threads=N] [full] [part of a row's name]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-use std::{path::PathBuf, time::Instant};
+use std::time::Instant;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
 use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_testkit::default_model_path;
 
 const BLOCK_SIZE: usize = 16;
 const CONTEXT: usize = 200;
@@ -25,11 +26,7 @@ fn main() {
             None => wanted = argument,
         }
     }
-    let home = std::env::var_os("WAYFARE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").expect("HOME or WAYFARE_HOME is set")).join(".cache/wayfare")
-    });
-    let path = home.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let source = ModelSource::open(&path).expect("the default model is there: run `cargo xtask model`");
+    let source = ModelSource::open(&default_model_path()).expect("the default model can be read");
     let options = LoadOptions {
         block_size: BLOCK_SIZE,
         num_kv_blocks: MOST_SEQUENCES * MAX_MODEL_LEN / BLOCK_SIZE + 1,

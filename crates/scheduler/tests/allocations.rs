@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use wayfare_engine::{EngineRequest, RequestId, SamplingParams, SequenceOutput, TokenId};
+use wayfare_engine::{EngineRequest, RequestId, SequenceOutput, TokenId};
 use wayfare_journey::{
     FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, SystemClock, Tracer,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
-use wayfare_testkit::CountingAllocator;
+use wayfare_testkit::{CountingAllocator, greedy};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -34,16 +34,7 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
         id: RequestId(id),
         label: RequestLabel::new("r"),
         prompt: vec![5; PROMPT_TOKENS as usize].into(),
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            max_tokens: MAX_TOKENS,
-            end_of_text: [2].into(),
-            stop_token_ids: [].into(),
-        },
+        sampling: greedy(MAX_TOKENS, &[2]),
         arrived: MonoNs(1),
         core_span,
     }

@@ -7,6 +7,7 @@
 mod allocator;
 mod clock;
 mod faulty_executor;
+mod inputs;
 mod journeys;
 mod otlp_sink;
 mod scripted_engine;
@@ -17,6 +18,7 @@ mod wait;
 pub use allocator::{Allocations, CountingAllocator};
 pub use clock::VirtualClock;
 pub use faulty_executor::{ExecutorControl, FaultyExecutor, StepBehaviour};
+pub use inputs::{default_model_path, greedy};
 pub use journeys::JourneyStore;
 pub use otlp_sink::{Attempt, OtlpSink, Refusal, Transport};
 pub use scripted_engine::{Reply, ScriptedEngine, SubmittedRequest, scripted_limits};

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use wayfare_engine::{
-    Engine, EngineFault, EngineRequest, Finish, OutputSink, RequestId, SamplingParams, StepOutputs,
-    SubmitError, TokenId,
+    Engine, EngineFault, EngineRequest, Finish, OutputSink, RequestId, StepOutputs, SubmitError, TokenId,
 };
 use wayfare_engine_local::{Executor, ExecutorError, LocalEngine, StepInput};
 use wayfare_journey::{
@@ -16,6 +15,7 @@ use wayfare_journey::{
     Tracer,
 };
 use wayfare_scheduler::SchedulerConfig;
+use wayfare_testkit::greedy;
 
 /// Nothing in these tests takes longer; a wait beyond it is a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,16 +123,7 @@ impl Rig {
             id: RequestId(id),
             label,
             prompt: prompt.into(),
-            sampling: SamplingParams {
-                temperature: 0.0,
-                top_p: 1.0,
-                top_k: 0,
-                min_p: 0.0,
-                seed: 0,
-                max_tokens,
-                end_of_text: [2].into(),
-                stop_token_ids: [].into(),
-            },
+            sampling: greedy(max_tokens, &[2]),
             arrived: Default::default(),
             core_span,
         })

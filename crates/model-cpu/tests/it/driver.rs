@@ -1,24 +1,9 @@
 //! Feeding sequences to a model the way an engine does.
 
-use std::path::PathBuf;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
 
 pub(crate) const GREEDY: SampleSpec =
     SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index: 0 };
-
-/// The default model's file.
-///
-/// # Panics
-/// When it has not been fetched.
-pub(crate) fn default_model_path() -> PathBuf {
-    let home = std::env::var_os("WAYFARE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let user = std::env::var_os("HOME").expect("HOME or WAYFARE_HOME is set");
-        PathBuf::from(user).join(".cache/wayfare")
-    });
-    let path = home.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.exists(), "{} is missing: run `cargo xtask model`", path.display());
-    path
-}
 
 /// A sequence that an engine would hold: all its tokens, how many are in the cache, its blocks.
 #[derive(Clone, Debug)]

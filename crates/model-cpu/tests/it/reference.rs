@@ -1,9 +1,10 @@
 //! The default model against an independent implementation, whose numbers are in `tests/data/greedy.json`:
 //! Hugging Face transformers, in 32-bit floats, with the same file's weights dequantised.
 
-use crate::driver::{Sequence, best, default_model_path, log_probability, run_step};
+use crate::driver::{Sequence, best, log_probability, run_step};
 use serde::Deserialize;
 use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_testkit::default_model_path;
 
 /// Where the two best tokens are closer than this (in log-probability), another precision may choose the other.
 const CLOSE_CALL: f64 = 0.1;

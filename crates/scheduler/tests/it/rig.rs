@@ -11,6 +11,7 @@ use wayfare_journey::{
     Tracer,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
+use wayfare_testkit::greedy;
 
 pub(crate) const END_OF_TEXT: TokenId = 2;
 const ORDINARY_TOKEN: TokenId = 7;
@@ -77,16 +78,7 @@ impl Rig {
             id: RequestId(id),
             label,
             prompt: vec![5; prompt_tokens as usize].into(),
-            sampling: SamplingParams {
-                temperature: 0.0,
-                top_p: 1.0,
-                top_k: 0,
-                min_p: 0.0,
-                seed: 0,
-                max_tokens,
-                end_of_text: [END_OF_TEXT].into(),
-                stop_token_ids: [3].into(),
-            },
+            sampling: SamplingParams { stop_token_ids: [3].into(), ..greedy(max_tokens, &[END_OF_TEXT]) },
             arrived: self.now,
             core_span,
         };

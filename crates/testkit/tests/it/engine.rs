@@ -3,13 +3,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use wayfare_engine::{
-    AbortCause, Engine, EngineFault, EngineRequest, Finish, FinishReason, OutputSink, RequestId,
-    SamplingParams, StepOutputs, SubmitError, Terminator, TokenId,
+    AbortCause, Engine, EngineFault, EngineRequest, Finish, FinishReason, OutputSink, RequestId, StepOutputs,
+    SubmitError, Terminator, TokenId,
 };
 use wayfare_journey::{
     ApiSpan, CoreEventKind, CoreSpan, FinishedJourney, IncomingHeaders, MonoNs, RequestLabel, ScheduleKind,
 };
-use wayfare_testkit::{JourneyStore, Reply, ScriptedEngine, VirtualClock, scripted_limits, wait_until};
+use wayfare_testkit::{
+    JourneyStore, Reply, ScriptedEngine, VirtualClock, greedy, scripted_limits, wait_until,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -84,16 +86,7 @@ fn request(id: u64, core_span: Option<CoreSpan>) -> EngineRequest {
         id: RequestId(id),
         label: RequestLabel::new("cmpl-1"),
         prompt: Arc::from([1, 2, 3]),
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            max_tokens: 4,
-            end_of_text: Arc::from([9]),
-            stop_token_ids: Arc::from([]),
-        },
+        sampling: greedy(4, &[9]),
         arrived: MonoNs(50),
         core_span,
     }

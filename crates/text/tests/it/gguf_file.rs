@@ -1,30 +1,22 @@
 //! The tokeniser's metadata of a GGUF file, read without the model's crates (GGUF version 3, ggml `docs/gguf.md`).
 
-use std::env;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use wayfare_testkit::default_model_path;
 use wayfare_text::{GgufVocabulary, TextFiles};
 
 /// The default model's vocabulary.
 pub(crate) static DEFAULT_VOCABULARY: LazyLock<GgufVocabulary> = LazyLock::new(|| {
-    let path = default_model();
-    let file = File::open(&path)
-        .unwrap_or_else(|error| panic!("cannot open {}: {error}; run `cargo xtask model`", path.display()));
+    let path = default_model_path();
+    let file = File::open(&path).unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
     Metadata { file: BufReader::new(file) }.vocabulary()
 });
 
 /// Everything that the default model says about text.
 pub(crate) static DEFAULT_MODEL: LazyLock<TextFiles> =
     LazyLock::new(|| TextFiles::from_gguf(&DEFAULT_VOCABULARY).unwrap());
-
-fn default_model() -> PathBuf {
-    let home = env::var_os("WAYFARE_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cache/wayfare")));
-    home.unwrap().join("models/SmolLM2-135M-Instruct.Q4_1.gguf")
-}
 
 enum Value {
     Number(u64),

@@ -1,71 +1,40 @@
 //! Journeys without a collector, what is kept of them, and changing that while the server runs.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
+use wayfare_testkit::wait_until;
+
+use crate::server::{ServerProcess, failed_start, simulated};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "the-text-of-the-prompt";
 
-fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wayfare"));
-    command.args(["serve", "sim", "--host", "127.0.0.1", "--port", "0"]).args(arguments);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name == "VLLM_API_KEY")
-    {
-        command.env_remove(name);
-    }
-    command.envs(variables.iter().copied()).env("RUST_LOG", "info");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-struct Server {
-    child: Child,
-    address: String,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
+/// A simulated server that is asked for journeys.
+struct Server(ServerProcess);
 
 impl Server {
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, variables).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (kept, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
-        let reader = thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                kept.lock().push_str(&format!("{line}\n"));
-            }
-        });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("wayfare is ready: ");
-        let address = address.unwrap_or_else(|| panic!("{line:?}\n{}", log.lock())).to_owned();
-        Self { child, address, log, reader: Some(reader) }
+        Self(ServerProcess::simulated(arguments, variables))
     }
 
-    /// The address of the administration, as the log says it. Waits for it: what is written to one pipe before
-    /// a line on the other may be read after it.
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.0.address)
+    }
+
+    /// The address of the administration, as the log says it.
     fn admin(&self) -> String {
+        let is_address = |word: &&str| word.ends_with("/admin/journey");
         let mut found = None;
-        wayfare_testkit::wait_until(PATIENCE, || {
-            found = self
-                .log
-                .lock()
-                .split_whitespace()
-                .find(|word| word.ends_with("/admin/journey"))
-                .map(str::to_owned);
+        wait_until(PATIENCE, || {
+            found = self.0.log().split_whitespace().find(is_address).map(str::to_owned);
             found.is_some()
         });
         found.unwrap()
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
-        get(&format!("{}{path}", self.address), None)
+        get(&self.url(path), None)
     }
 
     /// Asks for a completion and gives the status.
@@ -73,7 +42,7 @@ impl Server {
     fn complete(&self, request_id: &str, more: Value) -> u16 {
         let mut body = json!({"model": "sim", "prompt": SECRET, "max_tokens": 3});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let request = agent().post(format!("{}/v1/completions", self.address));
+        let request = agent().post(self.url("/v1/completions"));
         let response = request
             .header("content-type", "application/json")
             .header("x-request-id", request_id)
@@ -93,18 +62,8 @@ impl Server {
             journeys.iter().map(|one| one["request_id"].as_str().unwrap_or("none").to_owned()).collect()
         };
         // A client may have its answer a moment before its journey is complete.
-        wayfare_testkit::wait_until(PATIENCE, || ids().len() >= count);
+        wait_until(PATIENCE, || ids().len() >= count);
         ids()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
     }
 }
 
@@ -127,12 +86,6 @@ fn put(url: &str, body: &str) -> (u16, Value) {
     let mut response = agent().put(url).send(body).unwrap();
     let body = response.body_mut().read_to_string().unwrap();
     (response.status().as_u16(), serde_json::from_str(&body).unwrap())
-}
-
-/// What a server that does not start says on standard error.
-fn refusal(arguments: &[&str], variables: &[(&str, &str)]) -> (ExitStatus, String) {
-    let output = command(arguments, variables).output().unwrap();
-    (output.status, String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
@@ -164,11 +117,11 @@ fn the_flag_alone_keeps_journeys_in_memory() {
 fn recent_journeys_need_the_api_key() {
     let server = Server::start(&["--enable-journey-tracing", "--api-key", "k3y"], &[]);
     for path in ["/journeys/recent", "/journeys/one"] {
-        let url = format!("{}{path}", server.address);
+        let url = server.url(path);
         assert_eq!(get(&url, None).0, 401);
         assert_eq!(get(&url, Some("wrong")).0, 401);
     }
-    let url = format!("{}/journeys/recent", server.address);
+    let url = server.url("/journeys/recent");
     assert_eq!(get(&url, Some("k3y")).0, 200);
 }
 
@@ -229,15 +182,15 @@ fn a_server_that_cannot_do_what_is_asked_does_not_start() {
             "OTEL_TRACES_SAMPLER_ARG",
         ),
     ] {
-        let (status, log) = refusal(arguments, variables);
-        assert_eq!(status.code(), Some(2), "{arguments:?}: {log}");
-        assert!(log.contains(expected), "{arguments:?}: {log}");
+        let ended = failed_start(&mut simulated(arguments, variables));
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.log);
+        assert!(ended.log.contains(expected), "{arguments:?}: {}", ended.log);
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let (status, log) = refusal(&[on, "--admin-port", &port], &[]);
-    assert_eq!(status.code(), Some(2));
-    assert!(log.contains("is in use") && log.contains("--admin-port"), "{log}");
+    let ended = failed_start(&mut simulated(&[on, "--admin-port", &port], &[]));
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.log.contains("is in use") && ended.log.contains("--admin-port"), "{}", ended.log);
 }
 
 #[test]
@@ -246,23 +199,16 @@ fn without_the_flag_it_is_said_what_is_missing() {
     let server = Server::start(&arguments, &[("OTEL_TRACES_SAMPLER", "xray")]);
     for option in ["--otlp-traces-endpoint", "--journey-keep"] {
         let line = format!("{option} is given, but journeys are not recorded: add --enable-journey-tracing");
-        wayfare_testkit::wait_until(PATIENCE, || server.log.lock().contains(&line));
+        wait_until(PATIENCE, || server.0.log().contains(&line));
     }
     assert_eq!(server.complete("one", json!({})), 200);
     assert_eq!(server.get("/journeys/recent").0, 404);
 }
 
 #[test]
-#[cfg(unix)]
 fn a_server_that_keeps_journeys_ends_when_it_is_told_to() {
-    let mut server = Server::start(&["--enable-journey-tracing", "--admin-port", "0"], &[]);
+    let server = Server::start(&["--enable-journey-tracing", "--admin-port", "0"], &[]);
     assert_eq!(server.complete("one", json!({})), 200);
-    let pid = server.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let mut ended = None;
-    wayfare_testkit::wait_until(PATIENCE, || {
-        ended = server.child.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{}", server.log.lock());
+    let ended = server.0.stop();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
 }

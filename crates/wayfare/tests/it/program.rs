@@ -1,105 +1,39 @@
 //! The built program, `wayfare serve sim`, with collectors that are absent, slow or restarted.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::net::TcpListener;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use wayfare_journey::{Clock as _, SystemClock};
-use wayfare_testkit::{AttributeValue, OtlpSink, wait_until};
+use wayfare_testkit::{AttributeValue, OtlpSink};
 
 use crate::arrived::journeys;
 use crate::raw_client::Client;
 use crate::rig::{COMPLETIONS, PATIENCE};
+use crate::server::{Ended, ServerProcess, failed_start, simulated};
 
-const READY: &str = "wayfare is ready: http://";
-
-struct Program {
-    process: Child,
-    address: SocketAddr,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Program {
-    /// `wayfare serve sim` with further options, with no environment but the one given.
-    fn start(options: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_wayfare"))
-            .args(["serve", "sim", "--host", "127.0.0.1", "--port", "0"])
-            .args(options)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (BufReader::new(process.stderr.take().unwrap()).lines(), Arc::clone(&log));
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = kept.lock();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        let first = BufReader::new(process.stdout.take().unwrap()).lines().next();
-        let first = first.and_then(Result::ok).unwrap_or_else(|| panic!("no start: {}", log.lock()));
-        let address = first.strip_prefix(READY).unwrap().parse().unwrap();
-        Self { process, address, log, reader: Some(reader) }
-    }
-
-    /// Asks for a few tokens, one request after the other, and gives the longest time that one took.
-    async fn slowest_of(&self, requests: usize) -> Duration {
-        let mut slowest = Duration::ZERO;
-        let body = json!({"prompt": "Hi", "max_tokens": 5}).to_string();
-        let mut client = Client::connect(self.address).await.unwrap();
-        for _ in 0..requests {
-            let started = SystemClock.now();
-            client.send(COMPLETIONS, &body).await.unwrap();
-            assert_eq!(client.answer().await.unwrap().status, 200);
-            slowest = slowest.max(Duration::from_nanos(SystemClock.now().since(started)));
-        }
-        slowest
-    }
-
-    /// Begins a stream that would take long, and reads its beginning.
-    async fn begin_stream(&self) -> Client {
-        let mut client = Client::connect(self.address).await.unwrap();
-        let body = json!({"prompt": "Hi", "max_tokens": 8000, "stream": true}).to_string();
-        client.send(COMPLETIONS, &body).await.unwrap();
-        client.read_until("\"text\":").await;
-        client
-    }
-
-    fn terminate(&self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-    }
-
-    /// Waits for the end of the process; gives how it ended and how long that took, and all it has logged.
-    fn wait(mut self) -> (ExitStatus, Duration, String) {
+/// Asks for a few tokens, one request after the other, and gives the longest time that one took.
+async fn slowest_of(program: &ServerProcess, requests: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    let body = json!({"prompt": "Hi", "max_tokens": 5}).to_string();
+    let mut client = Client::connect(program.socket_address()).await.unwrap();
+    for _ in 0..requests {
         let started = SystemClock.now();
-        let mut status = None;
-        wait_until(PATIENCE, || {
-            status = self.process.try_wait().unwrap();
-            status.is_some()
-        });
-        let took = Duration::from_nanos(SystemClock.now().since(started));
-        self.reader.take().unwrap().join().unwrap();
-        let log = self.log.lock().clone();
-        (status.unwrap(), took, log)
+        client.send(COMPLETIONS, &body).await.unwrap();
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        slowest = slowest.max(Duration::from_nanos(SystemClock.now().since(started)));
     }
+    slowest
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Begins a stream that would take long, and reads its beginning.
+async fn begin_stream(program: &ServerProcess) -> Client {
+    let mut client = Client::connect(program.socket_address()).await.unwrap();
+    let body = json!({"prompt": "Hi", "max_tokens": 8000, "stream": true}).to_string();
+    client.send(COMPLETIONS, &body).await.unwrap();
+    client.read_until("\"text\":").await;
+    client
 }
 
 /// A16: the address as people write it, and nothing else set.
@@ -113,15 +47,14 @@ async fn an_endpoint_without_a_scheme_works_and_the_service_is_wayfare() {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &*format!("localhost:{port}")),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
         ];
-        let program = Program::start(&["--enable-journey-tracing"], &variables);
-        program.slowest_of(1).await;
+        let program = ServerProcess::simulated(&["--enable-journey-tracing"], &variables);
+        slowest_of(&program, 1).await;
         let spans = sink.wait_for_spans("llm_core", 1, PATIENCE);
         let service = &spans[0].resource["service.name"];
         assert_eq!(*service, AttributeValue::from("wayfare"));
         assert_eq!(journeys(spans).unwrap()[0].ending(), "departed");
-        program.terminate();
-        let (status, _, log) = program.wait();
-        assert!(status.success(), "{log}");
+        let ended = program.stop();
+        assert!(ended.status.success(), "{}", ended.log);
     }
 }
 
@@ -135,18 +68,17 @@ async fn a_slow_or_absent_collector_changes_no_latency_and_the_loss_is_said_at_t
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let baseline = Program::start(&[], &[]).slowest_of(REQUESTS).await;
+    let baseline = slowest_of(&ServerProcess::simulated(&[], &[]), REQUESTS).await;
     for endpoint in [&slow.grpc_endpoint(), &absent] {
         let options =
             ["--enable-journey-tracing", "--otlp-traces-endpoint", endpoint, "--shutdown-timeout", "1"];
-        let program = Program::start(&options, &[]);
-        let slowest = program.slowest_of(REQUESTS).await;
+        let program = ServerProcess::simulated(&options, &[]);
+        let slowest = slowest_of(&program, REQUESTS).await;
         // Five steps of six milliseconds; anything that waited for a collector would wait for seconds.
         assert!(slowest < baseline + Duration::from_secs(1), "{slowest:?}, {baseline:?} without tracing");
         // With requests in flight: a second for them, a second for the collector, a second to close connections.
-        let streams = [program.begin_stream().await, program.begin_stream().await];
-        program.terminate();
-        let (status, took, log) = program.wait();
+        let streams = [begin_stream(&program).await, begin_stream(&program).await];
+        let Ended { status, took, log } = program.stop();
         assert!(status.success(), "{log}");
         assert!(took < Duration::from_secs(6), "{took:?}: {log}");
         let unsent = format!("0 spans sent, {} not sent before the end", 2 * (REQUESTS + streams.len()));
@@ -164,22 +96,22 @@ async fn a_restarted_collector_gets_the_journeys_and_those_that_the_end_cut_shor
     let endpoint = sink.grpc_endpoint();
     let options =
         ["--enable-journey-tracing", "--otlp-traces-endpoint", &endpoint, "--shutdown-timeout", "2"];
-    let program = Program::start(&options, &[]);
-    program.slowest_of(3).await;
+    let mut program = ServerProcess::simulated(&options, &[]);
+    slowest_of(&program, 3).await;
     sink.wait_for_spans("llm_core", 3, PATIENCE);
     let mut running = None;
     let sink = tokio::task::block_in_place(|| {
         sink.restart(|| {
             let requests = tokio::runtime::Handle::current();
-            requests.block_on(program.slowest_of(2));
-            running = Some(requests.block_on(program.begin_stream()));
+            requests.block_on(slowest_of(&program, 2));
+            running = Some(requests.block_on(begin_stream(&program)));
         })
     });
     sink.wait_for_spans("llm_core", 2, PATIENCE);
-    program.terminate();
+    program.signal(Signal::TERM);
     // A second signal: those in flight are ended now.
-    program.terminate();
-    let (status, took, log) = program.wait();
+    program.signal(Signal::TERM);
+    let Ended { status, took, log } = program.wait();
     assert!(status.success() && took < Duration::from_secs(6), "{status} {took:?} {log}");
     let arrived = journeys(sink.spans()).unwrap();
     let endings: Vec<_> = arrived.iter().map(|journey| journey.ending()).collect();
@@ -205,12 +137,12 @@ async fn limits_of_queue_and_time_are_options() {
         "--request-timeout",
         "2",
     ];
-    let program = Program::start(&options, &[]);
-    let running = program.begin_stream().await;
+    let program = ServerProcess::simulated(&options, &[]);
+    let running = begin_stream(&program).await;
     let body = json!({"prompt": "Hi", "max_tokens": 8000}).to_string();
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let mut client = Client::connect(program.address).await.unwrap();
+        let mut client = Client::connect(program.socket_address()).await.unwrap();
         client.send(COMPLETIONS, &body).await.unwrap();
         clients.push(client);
     }
@@ -221,8 +153,7 @@ async fn limits_of_queue_and_time_are_options() {
     codes.sort();
     assert_eq!(codes, ["overloaded", "overloaded", "timeout"]);
     drop(running);
-    program.terminate();
-    assert!(program.wait().0.success());
+    assert!(program.stop().status.success());
     let endings: Vec<_> = journeys(sink.spans()).unwrap().iter().map(|journey| journey.ending()).collect();
     assert!(endings.contains(&"overloaded: overloaded".to_owned()), "{endings:?}");
     assert!(endings.contains(&"timeout: timeout".to_owned()), "{endings:?}");
@@ -250,17 +181,9 @@ fn a_start_that_cannot_be_says_which_option_is_wrong_and_ends_with_2() {
         (&["--max-num-queued-reqs", "0"], &[], "--max-num-queued-reqs"),
     ];
     for (options, environment, named) in cases {
-        let output = Command::new(env!("CARGO_BIN_EXE_wayfare"))
-            .args(["serve", "sim", "--host", "127.0.0.1", "--port", "0"])
-            .args(options)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap();
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{options:?}: {log}");
+        let Ended { status, log, .. } = failed_start(&mut simulated(options, environment));
+        assert_eq!(status.code(), Some(2), "{options:?}: {log}");
         assert!(log.contains(named), "{options:?}: {log}");
-        assert!(output.stdout.is_empty());
     }
 }
 
@@ -268,10 +191,9 @@ fn a_start_that_cannot_be_says_which_option_is_wrong_and_ends_with_2() {
 async fn an_endpoint_without_the_flag_is_said_and_nothing_is_sent() {
     let sink = OtlpSink::start();
     let endpoint = sink.grpc_endpoint();
-    let program = Program::start(&["--otlp-traces-endpoint", &endpoint], &[]);
-    program.slowest_of(2).await;
-    program.terminate();
-    let (status, _, log) = program.wait();
+    let program = ServerProcess::simulated(&["--otlp-traces-endpoint", &endpoint], &[]);
+    slowest_of(&program, 2).await;
+    let Ended { status, log, .. } = program.stop();
     assert!(status.success());
     assert!(log.contains("--otlp-traces-endpoint") && log.contains("--enable-journey-tracing"), "{log}");
     assert!(sink.attempts().is_empty());

@@ -1,23 +1,32 @@
 //! A server process.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
+use wayfare_journey::{Clock as _, SystemClock};
+use wayfare_testkit::wait_until;
 
 const READY: &str = "wayfare is ready: ";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `wayfare serve` on a free port of the loopback interface; killed when dropped.
 pub(crate) struct ServerProcess {
     process: Child,
-    log: Option<JoinHandle<String>>,
+    log: Arc<Mutex<String>>,
+    log_reader: Option<JoinHandle<()>>,
     pub(crate) address: String,
 }
 
 /// How a process ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
+    pub(crate) took: Duration,
     pub(crate) log: String,
 }
 
@@ -33,27 +42,50 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// `wayfare serve sim ARGUMENTS` with these variables.
+pub(crate) fn simulated(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = command(&[&["sim"], arguments].concat());
+    command.envs(variables.iter().copied());
+    command
+}
+
 impl ServerProcess {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::spawn(&mut command(arguments))
     }
 
+    pub(crate) fn simulated(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::spawn(&mut simulated(arguments, variables))
+    }
+
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut process = command.spawn().unwrap();
-        let mut stderr = process.stderr.take().unwrap();
-        let log = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+        let log = Arc::new(Mutex::new(String::new()));
+        let (kept, stderr) = (Arc::clone(&log), process.stderr.take().unwrap());
+        let log_reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                kept.lock().push_str(&format!("{line}\n"));
+            }
         });
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(address) = line.trim_end().strip_prefix(READY) else {
-            let status = process.wait().unwrap();
-            panic!("the server did not start ({status}):\n{}\n{}", log.join().unwrap(), model_hint());
+        let mut first_line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+        let mut server = Self { process, log, log_reader: Some(log_reader), address: String::new() };
+        let Some(address) = first_line.trim_end().strip_prefix(READY) else {
+            let ended = server.wait();
+            panic!("the server did not start ({}):\n{}\n{}", ended.status, ended.log, model_hint());
         };
-        let address = address.to_owned();
-        Self { process, log: Some(log), address }
+        server.address = address.to_owned();
+        server
+    }
+
+    pub(crate) fn socket_address(&self) -> SocketAddr {
+        self.address.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// What has been read of the log. What is written to it before a line on standard output may be read after
+    /// that line.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().clone()
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -67,8 +99,15 @@ impl ServerProcess {
     }
 
     pub(crate) fn wait(&mut self) -> Ended {
-        let status = self.process.wait().unwrap();
-        Ended { status, log: self.log.take().unwrap().join().unwrap() }
+        let started = SystemClock.now();
+        let mut status = None;
+        wait_until(PATIENCE, || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        let took = Duration::from_nanos(SystemClock.now().since(started));
+        self.log_reader.take().unwrap().join().unwrap();
+        Ended { status: status.unwrap(), took, log: self.log() }
     }
 }
 
@@ -81,9 +120,11 @@ impl Drop for ServerProcess {
 
 /// Runs a start that is meant to fail.
 pub(crate) fn failed_start(command: &mut Command) -> Ended {
+    let started = SystemClock.now();
     let output = command.output().unwrap();
+    let took = Duration::from_nanos(SystemClock.now().since(started));
     assert!(output.stdout.is_empty(), "a server that did not start says that it is ready");
-    Ended { status: output.status, log: String::from_utf8_lossy(&output.stderr).into_owned() }
+    Ended { status: output.status, took, log: String::from_utf8_lossy(&output.stderr).into_owned() }
 }
 
 fn model_hint() -> &'static str {
