@@ -52,7 +52,7 @@ fn sequence(journey: &FinishedJourney, index: u32, core: &CoreRecord, anchor: Wa
         "finish_status": core.finish_status().map(|status| status.as_str()),
         "num_preemptions": core.num_preemptions(),
         "dropped_events": core.dropped_events,
-        "attributes": attributes(|to| describe_core(journey.cell(), index, to)),
+        "attributes": attributes(|to| describe_core(journey.cell(), index, core, to)),
         "events": events.list,
     })
 }

@@ -1,6 +1,6 @@
 //! The handle by which the API layer talks to the engine thread.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +9,8 @@ use std::{fmt, io};
 
 use parking_lot::Mutex;
 use wayfare_engine::{
-    AbortCause, Engine, EngineFault, EngineLimits, EngineRequest, EngineStats, OutputSink, RequestId,
-    StatsCell, SubmitError,
+    AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
+    EngineStats, OutputSink, RequestId, StatsCell, SubmitError,
 };
 use wayfare_journey::Clock;
 use wayfare_scheduler::{Scheduler, SchedulerConfig, SchedulerConfigError};
@@ -24,7 +24,26 @@ pub(crate) enum Message {
     Submit(Box<EngineRequest>),
     Abort(RequestId, AbortCause),
     Finish(RequestId),
+    Command(EngineCommand, Done),
     Stop,
+}
+
+/// Called when a command has been carried out.
+pub(crate) struct Done(pub(crate) Box<dyn FnOnce(EngineReply) + Send>);
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Done")
+    }
+}
+
+/// What may wait to be computed, in the inbox and in the queue together. A limit of `None` lets any number wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Most requests. Preempted ones count while they are back in the queue.
+    pub requests: Option<NonZeroU32>,
+    /// Most prompt tokens of all of them. A request is refused that would exceed it, unless it is the only one.
+    pub tokens: Option<NonZeroU64>,
 }
 
 /// What both sides of the inbox share.
@@ -35,6 +54,8 @@ pub(crate) struct Shared {
     /// Requests in the inbox and in the scheduler's waiting queue. Counted up where a request is submitted,
     /// counted down by the engine thread when it leaves the queue, so that no burst gets past the limit.
     pub(crate) queued: AtomicU64,
+    /// Prompt tokens of these requests.
+    pub(crate) queued_tokens: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -52,12 +73,11 @@ pub enum StartError {
 /// An engine in this process. Dropping it stops the engine thread and aborts what is in flight.
 pub struct LocalEngine {
     /// The inbox has no bound of its own: each entry belongs to an open HTTP request, whose number the
-    /// server limits, and each request sends at most three.
+    /// server limits, and each request sends at most three; each command to an operator's request.
     inbox: Sender<Message>,
     shared: Arc<Shared>,
     limits: EngineLimits,
-    /// Most requests that may be queued; `None` for any number.
-    max_queued: Option<NonZeroU32>,
+    queue_limits: QueueLimits,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,6 +101,8 @@ impl LocalEngine {
             block_size: config.block_size,
             num_kv_blocks: config.usable_kv_blocks(),
             vocab_size,
+            policy: config.policy,
+            prefix_caching: config.prefix_caching.is_some(),
         };
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());
@@ -90,14 +112,19 @@ impl LocalEngine {
             .name("engine".into())
             .spawn(move || thread.run())
             .map_err(StartError::Thread)?;
-        Ok(Self { inbox, shared, limits, max_queued: None, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            inbox,
+            shared,
+            limits,
+            queue_limits: QueueLimits::default(),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
-    /// Refuses a request while `limit` others wait to be scheduled, whether in the inbox, in the queue or
-    /// back in it after a preemption. `None`, the default, lets any number wait.
+    /// Refuses requests beyond these limits.
     #[must_use]
-    pub fn with_max_queued(mut self, limit: Option<NonZeroU32>) -> Self {
-        self.max_queued = limit;
+    pub fn with_queue_limits(mut self, limits: QueueLimits) -> Self {
+        self.queue_limits = limits;
         self
     }
 
@@ -111,14 +138,25 @@ impl LocalEngine {
         }
     }
 
-    /// Takes a place in the queue.
-    fn enqueue(&self) -> Result<(), SubmitError> {
-        let limit = self.max_queued.map_or(u64::MAX, |limit| u64::from(limit.get()));
+    /// Takes a place in the queue, and room for the prompt.
+    fn enqueue(&self, prompt_tokens: u64) -> Result<(), SubmitError> {
+        let Shared { queued, queued_tokens, .. } = &*self.shared;
+        let limit = self.queue_limits.requests.map_or(u64::MAX, |limit| limit.get().into());
         let take = |queued: u64| (queued < limit).then(|| queued + 1);
-        match self.shared.queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-            Ok(_) => Ok(()),
-            Err(waiting) => Err(SubmitError::Overloaded { waiting }),
+        if let Err(waiting) = queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+            return Err(SubmitError::Overloaded { waiting });
         }
+        let limit = self.queue_limits.tokens.map_or(u64::MAX, NonZeroU64::get);
+        // An empty queue takes any request, or a long one could never be served.
+        let take = |queued: u64| {
+            let sum = queued.saturating_add(prompt_tokens);
+            (queued == 0 || sum <= limit).then_some(sum)
+        };
+        if let Err(waiting) = queued_tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+            queued.fetch_sub(1, Ordering::AcqRel);
+            return Err(SubmitError::TokensOverloaded { waiting, limit });
+        }
+        Ok(())
     }
 
     fn tell(&self, message: Message) {
@@ -135,7 +173,7 @@ impl Engine for LocalEngine {
             Err(SubmitError::ShuttingDown)
         } else {
             // The place last: whoever has one will be sent.
-            self.limits.check(&request).and_then(|()| self.enqueue())
+            self.limits.check(&request).and_then(|()| self.enqueue(request.prompt.len() as u64))
         };
         if let Err(error) = refusal {
             request.refuse();
@@ -167,6 +205,16 @@ impl Engine for LocalEngine {
 
     fn fault(&self) -> Option<Arc<EngineFault>> {
         self.shared.fault.get().cloned()
+    }
+}
+
+impl EngineControl for LocalEngine {
+    fn command(&self, command: EngineCommand, done: Box<dyn FnOnce(EngineReply) + Send>) {
+        self.tell(Message::Command(command, Done(done)));
+    }
+
+    fn is_paused(&self) -> bool {
+        self.shared.stats.load().paused > 0
     }
 }
 

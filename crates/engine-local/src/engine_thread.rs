@@ -4,15 +4,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tracing::{debug, error};
-use wayfare_engine::{EngineFault, FinishReason, OutputSink, SequenceOutput, StepOutputs, TokenId};
+use wayfare_engine::{
+    EngineCommand, EngineFault, EngineReply, FinishReason, OutputSink, PauseMode, SequenceOutput,
+    StepOutputs, TokenId,
+};
 use wayfare_journey::{Clock, MonoNs};
 use wayfare_scheduler::Scheduler;
 
-use crate::engine::{Message, Shared};
+use crate::engine::{Done, Message, Shared};
 use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
 
 /// Whether the engine goes on.
@@ -22,6 +25,13 @@ enum Flow {
     Stop,
 }
 
+/// Requests in the waiting queue, and their prompt tokens.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    requests: u64,
+    tokens: u64,
+}
+
 pub(crate) struct EngineThread {
     inbox: Receiver<Message>,
     scheduler: Scheduler,
@@ -29,8 +39,11 @@ pub(crate) struct EngineThread {
     sink: Box<dyn OutputSink>,
     clock: Arc<dyn Clock>,
     shared: Arc<Shared>,
-    /// How many of `Shared::queued` are in the scheduler's waiting queue; the others are in the inbox.
-    counted_waiting: u64,
+    /// What of `Shared::queued` and `Shared::queued_tokens` is in the scheduler's waiting queue; the rest is in
+    /// the inbox.
+    counted: Waiting,
+    /// Called when nothing is running any more.
+    draining: Vec<Done>,
     input: StepInput,
     tokens: Vec<TokenId>,
     outputs: Vec<SequenceOutput>,
@@ -46,8 +59,19 @@ impl EngineThread {
         shared: Arc<Shared>,
     ) -> Self {
         let input = StepInput::default();
-        let (tokens, outputs) = (Vec::new(), Vec::new());
-        Self { inbox, scheduler, executor, sink, clock, shared, counted_waiting: 0, input, tokens, outputs }
+        Self {
+            inbox,
+            scheduler,
+            executor,
+            sink,
+            clock,
+            shared,
+            counted: Waiting::default(),
+            draining: Vec::new(),
+            input,
+            tokens: Vec::new(),
+            outputs: Vec::new(),
+        }
     }
 
     /// Runs until it is told to stop. A panic on the way becomes an engine fault: every request in flight
@@ -71,7 +95,7 @@ impl EngineThread {
 
     fn serve(&mut self) {
         while self.receive() == Flow::Continue {
-            if self.scheduler.has_unfinished() {
+            if self.scheduler.can_step() {
                 self.step();
             }
         }
@@ -79,8 +103,9 @@ impl EngineThread {
 
     /// Reads the inbox; waits for a message only when there is nothing to compute.
     fn receive(&mut self) -> Flow {
-        if !self.scheduler.has_unfinished() {
+        if !self.scheduler.can_step() {
             self.deliver(None);
+            self.report_drained();
             let Ok(message) = self.inbox.recv() else { return Flow::Stop };
             if self.take(message) == Flow::Stop {
                 return Flow::Stop;
@@ -109,7 +134,8 @@ impl EngineThread {
         match message {
             Message::Submit(request) => {
                 // From here on it is counted with the waiting queue.
-                self.counted_waiting += 1;
+                self.counted.requests += 1;
+                self.counted.tokens += request.prompt.len() as u64;
                 if let Err(duplicate) = self.scheduler.add(*request, now) {
                     // The API layer numbers its requests, so this is a bug; the second one gets nothing.
                     error!(%duplicate, "request not taken");
@@ -122,10 +148,46 @@ impl EngineThread {
             Message::Finish(id) => {
                 self.scheduler.finish(id, FinishReason::Stop, now, &mut self.outputs);
             }
+            Message::Command(command, done) => self.command(command, done, now),
             Message::Stop => return Flow::Stop,
         }
         self.recount_waiting();
         Flow::Continue
+    }
+
+    fn command(&mut self, command: EngineCommand, done: Done, now: MonoNs) {
+        debug!(?command, "command");
+        let mut reply = EngineReply::default();
+        match command {
+            EngineCommand::Pause(PauseMode::Wait) => {
+                self.scheduler.pause(false, now);
+                self.draining.push(done);
+                return;
+            }
+            EngineCommand::Pause(PauseMode::Keep) => self.scheduler.pause(true, now),
+            EngineCommand::Pause(PauseMode::Abort) => {
+                self.scheduler.pause(true, now);
+                reply.aborted = self.scheduler.finish_all(FinishReason::Abort, now, &mut self.outputs);
+            }
+            EngineCommand::Resume => {
+                self.scheduler.resume(now);
+                // Who paused it waits for nothing any more.
+                self.report_drained();
+            }
+            EngineCommand::ResetPrefixCache { preempt_running } => {
+                let outcome = self.scheduler.reset_prefix_cache(preempt_running, now);
+                reply.preempted = outcome.preempted;
+                reply.forgotten_blocks = outcome.forgotten_blocks;
+            }
+        }
+        // Before the answer, so that whoever gets it sees the new state.
+        self.deliver(None);
+        (done.0)(reply);
+    }
+
+    /// Answers those who wait until nothing is running any more.
+    fn report_drained(&mut self) {
+        self.draining.drain(..).for_each(|done| (done.0)(EngineReply::default()));
     }
 
     fn step(&mut self) {
@@ -163,13 +225,11 @@ impl EngineThread {
 
     /// Gives the places of those that have left the waiting queue free; takes one for each that came back.
     fn recount_waiting(&mut self) {
-        let waiting = self.scheduler.num_waiting();
-        if waiting > self.counted_waiting {
-            self.shared.queued.fetch_add(waiting - self.counted_waiting, Ordering::AcqRel);
-        } else if waiting < self.counted_waiting {
-            self.shared.queued.fetch_sub(self.counted_waiting - waiting, Ordering::AcqRel);
-        }
-        self.counted_waiting = waiting;
+        let waiting =
+            Waiting { requests: self.scheduler.num_waiting(), tokens: self.scheduler.waiting_tokens() };
+        shift(&self.shared.queued, self.counted.requests, waiting.requests);
+        shift(&self.shared.queued_tokens, self.counted.tokens, waiting.tokens);
+        self.counted = waiting;
     }
 
     /// Ends what is in the scheduler and in the inbox.
@@ -181,6 +241,15 @@ impl EngineThread {
         self.scheduler.finish_all(reason, now, &mut self.outputs);
         self.recount_waiting();
         self.deliver(None);
+    }
+}
+
+/// Changes a count that others change as well by what one part of it has changed.
+fn shift(count: &AtomicU64, before: u64, after: u64) {
+    if after > before {
+        count.fetch_add(after - before, Ordering::AcqRel);
+    } else if after < before {
+        count.fetch_sub(before - after, Ordering::AcqRel);
     }
 }
 

@@ -11,7 +11,7 @@ mod sampler;
 mod sampling_executor;
 mod simulated;
 
-pub use engine::{LocalEngine, StartError};
+pub use engine::{LocalEngine, QueueLimits, StartError};
 pub use executor::{Executor, ExecutorError, Model, SampleSpec, StepInput, StepSequence};
 pub use sampler::{LogitsError, Sampler};
 pub use sampling_executor::SamplingExecutor;

@@ -72,6 +72,20 @@ pub struct EngineLimits {
     pub num_kv_blocks: u32,
     /// Size of the vocabulary; token ids are below it.
     pub vocab_size: u32,
+    /// Who goes first.
+    pub policy: SchedulingPolicy,
+    /// Whether KV blocks of common prefixes are shared.
+    pub prefix_caching: bool,
+}
+
+/// Who of those that wait is scheduled first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// First come, first served. All priorities are the same.
+    #[default]
+    Fcfs,
+    /// The smallest priority first; among equals the one that arrived first.
+    Priority,
 }
 
 impl EngineLimits {
@@ -97,6 +111,9 @@ impl EngineLimits {
             return Err(SubmitError::InvalidPrompt(format!(
                 "token {unknown} is not in the vocabulary of {vocab_size}"
             )));
+        }
+        if request.priority != 0 && self.policy != SchedulingPolicy::Priority {
+            return Err(SubmitError::NoPriorities);
         }
         if tokens >= self.max_model_len {
             return Err(SubmitError::PromptTooLong { tokens, limit: self.max_model_len });
@@ -150,11 +167,26 @@ pub enum SubmitError {
     /// The prompt holds nothing, or a token the model does not know.
     #[error("the prompt is not valid: {0}")]
     InvalidPrompt(String),
+    /// The request has a priority, and the engine serves in order of arrival.
+    #[error(
+        "the server serves in order of arrival and takes no priorities; they need --scheduling-policy priority"
+    )]
+    NoPriorities,
     /// As many requests wait as may; one more would only make all of them later.
     #[error("{waiting} requests are waiting already, which is the limit; try again later")]
     Overloaded {
         /// Requests that wait.
         waiting: u64,
+    },
+    /// Requests with as many prompt tokens wait as may.
+    #[error(
+        "requests with {waiting} prompt tokens are waiting already, and the limit is {limit}; try again later"
+    )]
+    TokensOverloaded {
+        /// Prompt tokens of the requests that wait.
+        waiting: u64,
+        /// The most that may.
+        limit: u64,
     },
     /// The engine is draining.
     #[error("the server is shutting down")]

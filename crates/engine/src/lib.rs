@@ -6,11 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod contract;
+mod control;
 mod output;
 mod request;
 mod stats;
 
-pub use contract::{AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SubmitError};
+pub use contract::{
+    AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SchedulingPolicy, SubmitError,
+};
+pub use control::{EngineCommand, EngineControl, EngineReply, PauseMode};
 pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator};
 pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
 pub use stats::{EngineStats, StatsCell};

@@ -1,7 +1,7 @@
 //! What an engine gives back.
 
 use smallvec::SmallVec;
-use wayfare_journey::MonoNs;
+use wayfare_journey::{CoreLedger, MonoNs};
 
 use crate::{EngineStats, RequestId, TokenId};
 
@@ -65,14 +65,14 @@ pub struct Finish {
     pub times: SequenceTimes,
     /// Times its KV blocks were taken away.
     pub num_preemptions: u32,
-    /// Tokens that were computed again after a preemption.
-    pub recomputed_tokens: u32,
+    /// Where the sequence's time in the engine and its tokens went. Kept whether or not the request is traced.
+    pub ledger: CoreLedger,
 }
 
 /// Facts that come with a sequence's first token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstOutput {
-    /// Prompt tokens found in the prefix cache.
+    /// Prompt tokens found in the prefix cache when the sequence was first scheduled.
     pub cached_tokens: u32,
 }
 

@@ -52,6 +52,10 @@ pub struct EngineRequest {
     pub prompt: Arc<[TokenId]>,
     /// How to generate.
     pub sampling: SamplingParams,
+    /// Under the priority policy, smaller goes first; 0 is usual.
+    pub priority: i32,
+    /// Keeps its prefix cache apart: KV blocks are shared only between requests with the same salt.
+    pub cache_salt: Option<Arc<str>>,
     /// When the HTTP request arrived.
     pub arrived: MonoNs,
     /// The guard of its `llm_core` span, when traced.

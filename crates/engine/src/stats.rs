@@ -51,8 +51,10 @@ stats! {
     generation_tokens,
     /// Tokens computed again after a preemption.
     recomputed_tokens,
-    /// Prompt tokens looked up in the prefix cache.
+    /// Prompt tokens of sequences that were scheduled for the first time while the prefix cache was on.
     prefix_cache_queries,
-    /// Prompt tokens found in the prefix cache.
+    /// Those of them that were found in it. What a preempted sequence finds again does not count.
     prefix_cache_hits,
+    /// 1 while the engine is paused.
+    paused,
 }

@@ -68,7 +68,8 @@ fn whole_request(tracer: &Tracer, label: &RequestLabel, traceparent: &str) {
     journey.body_complete(MonoNs(2));
     let mut core = journey.open_cores(&[(100, 10)], MonoNs(3)).pop().unwrap();
     journey.handed_to_core(MonoNs(4));
-    let scheduled = |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 100 };
+    let scheduled =
+        |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 100, wait: None };
     core.record(event(CoreEventKind::Queued, 5));
     core.record(event(scheduled(ScheduleKind::First), 6));
     core.record(event(CoreEventKind::FirstToken, 7));

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::api_span::{ApiRecord, RequestAttributes, Usage};
+use crate::api_span::{ApiEnding, ApiRecord, RequestAttributes, Usage};
 use crate::core_record::CoreRecord;
 use crate::core_span::CoreSpan;
 use crate::event::{AbortReason, CoreEvent, RequestLabel};
+use crate::ledger::{Ledger, RequestMoments};
 use crate::live::{JourneyState, LiveSequence, SequenceState, SequenceView};
 use crate::registry::Place;
 use crate::tracer::TracerShared;
@@ -56,6 +57,8 @@ pub struct JourneyCell {
     handoff: Mark,
     first_response: Mark,
     departed: Mark,
+    /// Time for which generated output lay ready while the client took nothing, in nanoseconds.
+    blocked_ns: AtomicU64,
     /// Prompt tokens handed to the engine, all sequences together.
     prefill_total: AtomicU64,
     api: OnceLock<ApiRecord>,
@@ -95,6 +98,7 @@ impl JourneyCell {
             handoff: Mark::default(),
             first_response: Mark::default(),
             departed: Mark::default(),
+            blocked_ns: AtomicU64::new(0),
             prefill_total: AtomicU64::new(0),
             api: OnceLock::new(),
             cores: OnceLock::new(),
@@ -160,6 +164,13 @@ impl JourneyCell {
     #[must_use]
     pub fn first_response(&self) -> Option<MonoNs> {
         self.first_response.get()
+    }
+
+    /// For how long generated output lay ready while the client took nothing, in nanoseconds. Overlaps with
+    /// what the engine did at the same time.
+    #[must_use]
+    pub fn blocked_ns(&self) -> u64 {
+        self.blocked_ns.load(Ordering::Relaxed)
     }
 
     pub(crate) fn departed(&self) -> Option<MonoNs> {
@@ -350,6 +361,13 @@ impl JourneyHandle {
         }
     }
 
+    /// Generated output lay ready for `ns` while the client took nothing.
+    pub fn blocked(&self, ns: u64) {
+        if let Some(cell) = self.cell() {
+            cell.blocked_ns.fetch_add(ns, Ordering::Relaxed);
+        }
+    }
+
     /// The generation is over.
     pub fn used(&self, usage: impl FnOnce() -> Usage) {
         if let Some(cell) = self.cell() {
@@ -371,6 +389,18 @@ impl JourneyHandle {
             let _ = cell.failure.set(Failure { reason, error_type, message: message.into() });
         }
     }
+}
+
+/// Tokens of a request by what became of them, all sequences together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenAccount {
+    /// Prompt tokens found in the prefix cache.
+    pub cached: u64,
+    /// Computed again after a preemption.
+    pub recomputed: u64,
+    /// Computed and never delivered: what was generated beyond the answer; everything, of a request that failed
+    /// or was abandoned.
+    pub wasted: u64,
 }
 
 /// A journey whose parts are all in.
@@ -397,6 +427,45 @@ impl FinishedJourney {
     pub fn cores(&self) -> impl Iterator<Item = (u32, &CoreRecord)> {
         let slots = self.0.core_slots();
         (0_u32..).zip(slots).filter_map(|(index, slot)| Some((index, &**slot.record.get()?)))
+    }
+
+    /// Where the time from the arrival to the end of the response went.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let cell = &self.0;
+        let last = self.cores().map(|(_, core)| core).max_by_key(|core| core.ended());
+        let moments = RequestMoments {
+            arrived: cell.arrived(),
+            body_complete: cell.body_complete(),
+            // A request that the engine refused has no core part, but a mark of the attempt in the ledger would
+            // say that it waited for the engine: what it waited for was its answer.
+            submitted: last.map(|core| core.opened),
+            ended: self.api().ended,
+        };
+        let account = last.map(CoreRecord::ledger);
+        let core = last.zip(account.as_ref()).map(|(core, account)| (core.started(), core.ended(), account));
+        Ledger::new(&moments, core)
+    }
+
+    /// What became of the tokens that were computed.
+    #[must_use]
+    pub fn token_account(&self) -> TokenAccount {
+        let mut account = TokenAccount::default();
+        let (mut prompt_computed, mut generated) = (0, 0);
+        for (_, core) in self.cores() {
+            let ledger = core.ledger();
+            let progress = core.events.last().map(|event| event.progress).unwrap_or_default();
+            account.cached += u64::from(ledger.cached_tokens);
+            account.recomputed += u64::from(ledger.recomputed_tokens);
+            prompt_computed += u64::from(progress.prefill_done.saturating_sub(ledger.cached_tokens));
+            generated += u64::from(progress.decode_done);
+        }
+        let delivered = self.0.usage().map_or(0, |usage| u64::from(usage.completion_tokens));
+        account.wasted = match self.api().ending {
+            ApiEnding::Departed { .. } => generated.saturating_sub(delivered),
+            ApiEnding::Aborted { .. } => prompt_computed + generated,
+        };
+        account
     }
 
     /// About how much memory the journey takes, in bytes, with everything that only it holds.

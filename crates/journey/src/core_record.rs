@@ -5,7 +5,7 @@
 use smallvec::SmallVec;
 
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus};
-use crate::{MonoNs, SpanId};
+use crate::{CoreLedger, MonoNs, SpanId};
 
 /// Events of a sequence that is preempted at most once.
 const USUAL_EVENTS: usize = 6;
@@ -31,6 +31,8 @@ pub struct CoreRecord {
     /// Events that are neither among [`CoreRecord::events`] nor folded into one of them. Always 0 for an engine
     /// that keeps to the rules of a core span.
     pub dropped_events: u32,
+    /// The account that the engine kept, if it did.
+    pub(crate) account: Option<CoreLedger>,
     /// In the order of the events. FIRST_TOKEN may part them, so there are at most two.
     folded: SmallVec<[(u32, FoldedPairs); 2]>,
 }
@@ -59,6 +61,7 @@ impl CoreRecord {
             decode_max,
             events: SmallVec::new(),
             dropped_events: 0,
+            account: None,
             folded: SmallVec::new(),
         }
     }
@@ -100,6 +103,12 @@ impl CoreRecord {
         self.events.last().map_or(0, |event| event.num_preemptions)
     }
 
+    /// Where the time from QUEUED to FINISHED went: the engine's account, or what the events tell.
+    #[must_use]
+    pub fn ledger(&self) -> CoreLedger {
+        self.account.unwrap_or_else(|| CoreLedger::of_events(self))
+    }
+
     /// How it ended, once it has.
     #[must_use]
     pub fn finish_status(&self) -> Option<FinishStatus> {
@@ -118,6 +127,9 @@ impl CoreRecord {
     pub(crate) fn memory_bytes(&self) -> usize {
         let blamed = self.events.iter().map(|event| match &event.kind {
             CoreEventKind::Preempted { by: Some(by), .. } => by.as_str().len(),
+            CoreEventKind::Scheduled { wait: Some(wait), .. } => {
+                wait.blocker.as_ref().map_or(0, |blocker| blocker.as_str().len())
+            }
             _ => 0,
         });
         let on_the_heap = if self.events.spilled() { self.events.capacity() } else { 0 };

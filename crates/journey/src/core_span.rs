@@ -4,10 +4,10 @@
 //! allocated when the span is opened, on the API side; only a sequence that is preempted repeatedly grows it,
 //! and not beyond [`MAX_CORE_EVENTS`](crate::MAX_CORE_EVENTS).
 
-use crate::MonoNs;
 use crate::cell::OpenJourney;
 use crate::core_record::CoreRecord;
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
+use crate::{CoreLedger, MonoNs};
 
 /// The right and duty to end one `llm_core` span. Travels with the sequence; ends when it is dropped.
 #[derive(Debug)]
@@ -39,11 +39,19 @@ impl CoreSpan {
         }
     }
 
-    /// Ends the span with its FINISHED event.
+    /// Ends the span with its FINISHED event. The ledger is what the events tell.
     pub fn finish(mut self, event: CoreEvent) {
         debug_assert!(matches!(event.kind, CoreEventKind::Finished { .. }));
         self.record(event);
         self.deposit();
+    }
+
+    /// Ends the span with its FINISHED event and the account that the engine has kept of the sequence.
+    pub fn finish_with_account(mut self, event: CoreEvent, account: CoreLedger) {
+        if let Some(record) = &mut self.record {
+            record.account = Some(account);
+        }
+        self.finish(event);
     }
 
     /// Takes the span back before the engine has accepted the sequence: it will not be part of the journey.

@@ -6,6 +6,7 @@ use crate::api_span::ApiEnding;
 use crate::cell::{FinishedJourney, JourneyCell};
 use crate::core_record::CoreRecord;
 use crate::event::{CoreEvent, CoreEventKind};
+use crate::ledger::CoreLedger;
 use crate::schema::{
     Attribute, Event, api_event, api_event_attribute as api_key, core_event,
     core_event_attribute as core_key, span_attribute as key,
@@ -47,6 +48,7 @@ pub fn describe_request(journey: &FinishedJourney, to: Visitor<'_>) {
     describe_asked(cell, to);
     describe_usage(cell, to);
     describe_latencies(journey, to);
+    describe_ledger(journey, to);
 }
 
 fn describe_asked(cell: &JourneyCell, to: Visitor<'_>) {
@@ -100,12 +102,47 @@ fn describe_latencies(journey: &FinishedJourney, to: Visitor<'_>) {
     between(key::TIME_IN_MODEL_INFERENCE, scheduled, finished);
 }
 
+fn describe_ledger(journey: &FinishedJourney, to: Visitor<'_>) {
+    let ledger = journey.ledger();
+    to.int(key::LEDGER_RECEIVE, saturated(ledger.receive_ns));
+    to.int(key::LEDGER_PREPARE, saturated(ledger.prepare_ns));
+    if journey.cores().next().is_none() {
+        // The engine never had it: the rest is nothing.
+        return;
+    }
+    to.int(key::LEDGER_ADMIT, saturated(ledger.admit_ns));
+    describe_core_ledger(&ledger.core, to);
+    to.int(key::LEDGER_DELIVER, saturated(ledger.deliver_ns));
+    to.int(key::DELIVER_BLOCKED, saturated(journey.cell().blocked_ns()));
+    let tokens = journey.token_account();
+    to.int(key::TOKENS_CACHED, saturated(tokens.cached));
+    to.int(key::TOKENS_RECOMPUTED, saturated(tokens.recomputed));
+    to.int(key::TOKENS_WASTED, saturated(tokens.wasted));
+}
+
+fn describe_core_ledger(ledger: &CoreLedger, to: Visitor<'_>) {
+    to.int(key::LEDGER_QUEUE, saturated(ledger.queue.total()));
+    for (reason, ns) in ledger.queue.iter() {
+        to.int(key::ledger_queue(reason), saturated(ns));
+    }
+    to.int(key::LEDGER_PREFILL, saturated(ledger.prefill_ns));
+    to.int(key::LEDGER_PREFILL_WAIT, saturated(ledger.prefill_wait_ns));
+    to.int(key::LEDGER_DECODE, saturated(ledger.decode_ns));
+    to.int(key::LEDGER_INTERFERENCE, saturated(ledger.interference_ns));
+    to.int(key::LEDGER_PREEMPTED, saturated(ledger.preempted_ns));
+    to.int(key::LEDGER_RECOMPUTE, saturated(ledger.recompute_ns));
+}
+
 /// Reports the attributes of the `llm_core` span of the sequence `index`.
-pub fn describe_core(cell: &JourneyCell, index: u32, to: Visitor<'_>) {
+pub fn describe_core(cell: &JourneyCell, index: u32, core: &CoreRecord, to: Visitor<'_>) {
     if let Some(label) = cell.label() {
         to.text(key::REQUEST_ID, label.as_str());
     }
     to.int(key::SEQUENCE_INDEX, index.into());
+    let ledger = core.ledger();
+    describe_core_ledger(&ledger, to);
+    to.int(key::TOKENS_CACHED, ledger.cached_tokens.into());
+    to.int(key::TOKENS_RECOMPUTED, ledger.recomputed_tokens.into());
 }
 
 /// Calls `event` for each event of the `llm_request` span, in order, with its time and a function that reports
@@ -172,10 +209,16 @@ fn describe_core_event(
     to.int(core_key::NUM_PREEMPTIONS, recorded.num_preemptions.into());
     match &recorded.kind {
         CoreEventKind::Queued | CoreEventKind::FirstToken => {}
-        CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens } => {
+        CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens, wait } => {
             to.text(core_key::SCHEDULE_KIND, kind.as_str());
             to.int(core_key::CACHED_TOKENS, (*cached_tokens).into());
             to.int(core_key::SCHEDULED_TOKENS, (*scheduled_tokens).into());
+            if let Some(wait) = wait {
+                to.text(core_key::WAIT_REASON, wait.reason.as_str());
+                if let Some(blocker) = &wait.blocker {
+                    to.text(core_key::WAIT_BLOCKER, blocker.as_str());
+                }
+            }
         }
         CoreEventKind::Preempted { by, tokens_lost, blocks_freed } => {
             if let Some(by) = by {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::MonoNs;
+use crate::{MonoNs, WaitReason};
 
 /// The request id that clients and traces see (`chatcmpl-…`), shared so that naming a request in another
 /// one's event costs a reference count.
@@ -63,6 +63,8 @@ pub enum CoreEventKind {
         cached_tokens: u32,
         /// Tokens this step computes for the sequence.
         scheduled_tokens: u32,
+        /// What it had waited for, when anything stood in its way.
+        wait: Option<Wait>,
     },
     /// The first output token exists.
     FirstToken,
@@ -80,6 +82,15 @@ pub enum CoreEventKind {
         /// Why it ended.
         status: FinishStatus,
     },
+}
+
+/// What a sequence in the waiting queue waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The reason for most of the wait.
+    pub reason: WaitReason,
+    /// The request that is to blame, where it is one alone; the last one, if there were several in turn.
+    pub blocker: Option<RequestLabel>,
 }
 
 /// How far a sequence has come, in tokens.

@@ -19,6 +19,7 @@ mod describe;
 mod duration;
 mod event;
 mod keep_rules;
+mod ledger;
 mod live;
 mod registry;
 mod sampling;
@@ -26,7 +27,7 @@ pub mod schema;
 mod tracer;
 
 pub use api_span::{ApiEnding, ApiRecord, ApiSpan, RequestAttributes, Usage};
-pub use cell::{FinishedJourney, JourneyCell, JourneyHandle};
+pub use cell::{FinishedJourney, JourneyCell, JourneyHandle, TokenAccount};
 pub use clock::{Clock, MonoNs, SystemClock, WallAnchor};
 pub use context::{SpanId, TraceContext, TraceId, TraceResponse};
 pub use core_record::{CoreRecord, FoldedPairs, MAX_CORE_EVENTS};
@@ -36,9 +37,12 @@ pub use describe::{
 };
 pub use duration::{BadDuration, format_duration_ns, parse_duration_ns};
 pub use event::{
-    AbortReason, CoreEvent, CoreEventKind, FinishStatus, Phase, Progress, RequestLabel, ScheduleKind,
+    AbortReason, CoreEvent, CoreEventKind, FinishStatus, Phase, Progress, RequestLabel, ScheduleKind, Wait,
 };
 pub use keep_rules::{BadKeepRules, KeepRule, KeepRuleKind, KeepRules};
+pub use ledger::{
+    CoreLedger, Ledger, LedgerMeter, RequestMoments, StepTimes, StepWork, WaitReason, WaitTimes,
+};
 pub use live::{JourneyState, SequenceState, SequenceView};
 pub use sampling::{BadTraceSampler, HeadSampler, InvalidSampleRate, SamplingPolicy, TraceSampler};
 pub use tracer::{Admission, FanOut, IncomingHeaders, JourneySink, Tracer, TracerCounters};

@@ -119,6 +119,8 @@ pub mod core_event_attribute {
         SCHEDULE_KIND = "schedule.kind" Text "FIRST, or RESUME after a preemption (SCHEDULED).";
         CACHED_TOKENS = "cached_tokens" Int "Prompt tokens found in the prefix cache (SCHEDULED).";
         SCHEDULED_TOKENS = "scheduled_tokens" Int "Tokens this step computes for the request (SCHEDULED).";
+        WAIT_REASON = "wait.reason" Text "Why it had waited, for most of the time: token_budget, max_num_seqs, kv_blocks, head_of_line or paused; absent when it was scheduled by the first step after it came (SCHEDULED).";
+        WAIT_BLOCKER = "wait.blocker" Text "The request that was to blame for that wait, where it was one alone (SCHEDULED).";
         PREEMPTED_BY = "preempted.by" Text "The request that needed the KV blocks (PREEMPTED).";
         TOKENS_LOST = "tokens_lost" Int "Tokens whose KV must be computed again (PREEMPTED).";
         KV_BLOCKS_FREED = "kv.blocks_freed" Int "KV blocks that went back to the pool (PREEMPTED).";
@@ -131,6 +133,7 @@ pub mod core_event_attribute {
 /// Attributes of the spans.
 pub mod span_attribute {
     use super::{Attribute, ValueType};
+    use crate::WaitReason;
     attributes! {
         REQUEST_ID = "gen_ai.request.id" Text "The response's id; the same on both spans.";
         SEQUENCE_INDEX = "wayfare.sequence_index" Int "Which sequence of the request this is, from 0 (llm_core).";
@@ -160,6 +163,42 @@ pub mod span_attribute {
         TIME_IN_MODEL_PREFILL = "gen_ai.latency.time_in_model_prefill" Double "First SCHEDULED to first token, in seconds.";
         TIME_IN_MODEL_DECODE = "gen_ai.latency.time_in_model_decode" Double "First token to FINISHED, in seconds.";
         TIME_IN_MODEL_INFERENCE = "gen_ai.latency.time_in_model_inference" Double "First SCHEDULED to FINISHED, in seconds.";
+        LEDGER_RECEIVE = "journey.ledger.receive_ns" Int "Head read to body complete (llm_request).";
+        LEDGER_PREPARE = "journey.ledger.prepare_ns" Int "Parse, validate, template, tokenise (llm_request).";
+        LEDGER_ADMIT = "journey.ledger.admit_ns" Int "Handed to the engine to QUEUED (llm_request).";
+        LEDGER_QUEUE = "journey.ledger.queue_ns" Int "QUEUED to the first SCHEDULED, all reasons together.";
+        LEDGER_QUEUE_NEXT_STEP = "journey.ledger.queue.next_step_ns" Int "Of queue_ns: nothing stood in its way, the next step had not begun.";
+        LEDGER_QUEUE_TOKEN_BUDGET = "journey.ledger.queue.token_budget_ns" Int "Of queue_ns: others had taken the step's tokens.";
+        LEDGER_QUEUE_MAX_NUM_SEQS = "journey.ledger.queue.max_num_seqs_ns" Int "Of queue_ns: as many sequences were running as may.";
+        LEDGER_QUEUE_KV_BLOCKS = "journey.ledger.queue.kv_blocks_ns" Int "Of queue_ns: it was first in the queue and too few KV blocks were free.";
+        LEDGER_QUEUE_HEAD_OF_LINE = "journey.ledger.queue.head_of_line_ns" Int "Of queue_ns: the first in the queue could not be scheduled, and nobody overtakes.";
+        LEDGER_QUEUE_PAUSED = "journey.ledger.queue.paused_ns" Int "Of queue_ns: the engine was paused; also while the request was running already.";
+        LEDGER_QUEUE_UNKNOWN = "journey.ledger.queue.unknown_ns" Int "Of queue_ns: the engine does not say why.";
+        LEDGER_PREFILL = "journey.ledger.prefill_ns" Int "Steps that computed prompt tokens for the first time.";
+        LEDGER_PREFILL_WAIT = "journey.ledger.prefill_wait_ns" Int "Between those steps, while other requests' work ran.";
+        LEDGER_DECODE = "journey.ledger.decode_ns" Int "Steps that produced tokens, without interference.";
+        LEDGER_INTERFERENCE = "journey.ledger.interference_ns" Int "For each such step, its duration times the share of its tokens that were other requests' prefill; and steps that left the request out for others' prefill.";
+        LEDGER_PREEMPTED = "journey.ledger.preempted_ns" Int "PREEMPTED to SCHEDULED(RESUME).";
+        LEDGER_RECOMPUTE = "journey.ledger.recompute_ns" Int "Steps that computed again what had been computed before a preemption.";
+        LEDGER_DELIVER = "journey.ledger.deliver_ns" Int "FINISHED in the engine to the end of the response (llm_request).";
+        DELIVER_BLOCKED = "journey.deliver.blocked_ns" Int "Output lay ready and the client took nothing; overlaps with the engine's work (llm_request).";
+        TOKENS_CACHED = "journey.tokens.cached" Int "Prompt tokens found in the prefix cache.";
+        TOKENS_RECOMPUTED = "journey.tokens.recomputed" Int "Tokens computed again after a preemption.";
+        TOKENS_WASTED = "journey.tokens.wasted" Int "Tokens computed and never delivered: generated beyond the answer; all of them when the request failed or was abandoned (llm_request).";
+    }
+
+    /// The part of [`LEDGER_QUEUE`] that was waited for this reason.
+    #[must_use]
+    pub fn ledger_queue(reason: WaitReason) -> Attribute {
+        match reason {
+            WaitReason::NextStep => LEDGER_QUEUE_NEXT_STEP,
+            WaitReason::TokenBudget => LEDGER_QUEUE_TOKEN_BUDGET,
+            WaitReason::MaxNumSeqs => LEDGER_QUEUE_MAX_NUM_SEQS,
+            WaitReason::KvBlocks => LEDGER_QUEUE_KV_BLOCKS,
+            WaitReason::HeadOfLine => LEDGER_QUEUE_HEAD_OF_LINE,
+            WaitReason::Paused => LEDGER_QUEUE_PAUSED,
+            WaitReason::Unknown => LEDGER_QUEUE_UNKNOWN,
+        }
     }
 }
 

@@ -59,7 +59,8 @@ fn event(kind: CoreEventKind) -> CoreEvent {
 
 /// A life with so many preemptions, as the engine thread lives it; its part is the last one out.
 fn live(mut core: CoreSpan, preemptions: usize) {
-    let scheduled = |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 1 };
+    let scheduled =
+        |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 1, wait: None };
     record(&mut core, CoreEventKind::Queued);
     record(&mut core, scheduled(ScheduleKind::First));
     record(&mut core, CoreEventKind::FirstToken);

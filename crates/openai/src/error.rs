@@ -66,8 +66,8 @@ pub(crate) enum ApiError {
     MethodNotAllowed { method: String, path: String },
     #[error("the request was not done within the server's limit of {} seconds", limit.as_secs_f64())]
     TimedOut { limit: Duration },
-    #[error("{waiting} requests are waiting already, which is the limit; try again later")]
-    Overloaded { waiting: u64 },
+    #[error("{problem}")]
+    Overloaded { problem: String },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("the engine is not running")]
@@ -283,7 +283,10 @@ impl ApiError {
             SubmitError::NeverFits { .. } | SubmitError::InvalidPrompt(_) => {
                 ApiError::Refused { param, problem: error.to_string() }
             }
-            SubmitError::Overloaded { waiting } => ApiError::Overloaded { waiting: *waiting },
+            SubmitError::NoPriorities => ApiError::unsupported("priority", error.to_string()),
+            SubmitError::Overloaded { .. } | SubmitError::TokensOverloaded { .. } => {
+                ApiError::Overloaded { problem: error.to_string() }
+            }
             SubmitError::ShuttingDown => ApiError::ShuttingDown,
             SubmitError::EngineDead(_) => ApiError::EngineDead,
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
 use wayfare_engine::{EngineRequest, Finish, FinishReason, SequenceOutput, Terminator};
-use wayfare_journey::{Clock, JourneyHandle, RequestLabel, Usage as JourneyUsage};
+use wayfare_journey::{Clock, JourneyHandle, MonoNs, RequestLabel, Usage as JourneyUsage};
 use wayfare_text::TextStream;
 
 use crate::deadline::Deadline;
@@ -72,6 +72,8 @@ pub(crate) struct Generation {
     failure: Option<ApiError>,
     has_received: bool,
     has_reported_usage: bool,
+    /// When the client was last given something, if it has not asked again since.
+    given: Option<MonoNs>,
     journey: JourneyHandle,
     clock: Arc<dyn Clock>,
     shutdown: ShutdownHandle,
@@ -98,6 +100,8 @@ impl Generation {
             label,
             prompt: Arc::clone(&prepared.prompt),
             sampling: prepared.sampling.clone(),
+            priority: prepared.priority,
+            cache_salt: prepared.cache_salt.clone(),
             arrived: context.arrived,
             core_span,
         };
@@ -123,6 +127,7 @@ impl Generation {
             failure: None,
             has_received: false,
             has_reported_usage: false,
+            given: None,
             journey,
             clock,
             shutdown: state.shutdown.clone(),
@@ -141,11 +146,24 @@ impl Generation {
         if let Some(error) = self.failure.take() {
             return Poll::Ready(Err(error));
         }
+        let given = self.given.take();
+        let progress = self.poll_outputs(cx, given);
+        if progress.is_ready() && self.journey.is_on() {
+            self.given = Some(self.clock.now());
+        }
+        progress
+    }
+
+    fn poll_outputs(&mut self, cx: &mut Context<'_>, given: Option<MonoNs>) -> Poll<Result<(), ApiError>> {
         let mut has_news = false;
         while !self.is_over() {
             let Poll::Ready(event) = self.outputs.poll_next(cx) else {
                 return if has_news { Poll::Ready(Ok(())) } else { Poll::Pending };
             };
+            if let (Some(given), false, StreamEvent::Output { at, .. }) = (given, has_news, &event) {
+                // It lay ready while the client was busy with what it had been given before.
+                self.journey.blocked(self.clock.now().since(given.max(*at)));
+            }
             match self.take(event) {
                 Ok(is_news) => has_news |= is_news,
                 Err(error) if has_news => {
@@ -178,7 +196,7 @@ impl Generation {
     /// Whether the event changes anything for the client.
     fn take(&mut self, event: StreamEvent) -> Result<bool, ApiError> {
         let (index, output) = match event {
-            StreamEvent::Output { choice, output } => (choice, output),
+            StreamEvent::Output { choice, output, .. } => (choice, output),
             StreamEvent::EngineDied => return Err(ApiError::EngineDead),
             StreamEvent::ShutDown => return Err(ApiError::ShuttingDown),
             StreamEvent::TimedOut => return Err(self.timed_out()),

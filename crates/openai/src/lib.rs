@@ -3,6 +3,7 @@
 //! * [`output_channel`] makes the sink to build an engine with, and the hub for its server.
 //! * [`Server::start`] makes a server of a [`ServerConfig`]; [`Server::router`] is its service.
 //! * [`ShutdownHandle`] takes it out of service.
+//! * [`engine_admin_routes`] pause the engine and reset its prefix cache, for another listener.
 //!
 //! | route | |
 //! |---|---|
@@ -26,6 +27,7 @@ mod body;
 mod config;
 mod deadline;
 mod endpoint;
+mod engine_admin;
 mod error;
 mod generation;
 mod hub;
@@ -40,6 +42,7 @@ mod shutdown;
 mod sse;
 
 pub use config::{ServerConfig, ServerConfigError, ServerLimits};
+pub use engine_admin::engine_admin_routes;
 pub use hub::{HubSink, OutputHub, output_channel};
 pub use server::Server;
 pub use shutdown::ShutdownHandle;

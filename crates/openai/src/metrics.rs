@@ -63,5 +63,6 @@ fn cache_config(limits: &EngineLimits) -> Info<Vec<(&'static str, String)>> {
         ("engine", ENGINE_INDEX.to_owned()),
         ("block_size", limits.block_size.to_string()),
         ("num_gpu_blocks", limits.num_kv_blocks.to_string()),
+        ("enable_prefix_caching", if limits.prefix_caching { "True" } else { "False" }.to_owned()),
     ])
 }

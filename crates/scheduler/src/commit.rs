@@ -3,8 +3,8 @@
 //! HOT PATH.
 
 use smallvec::SmallVec;
-use wayfare_engine::{FirstOutput, SequenceOutput, TokenId};
-use wayfare_journey::{CoreEventKind, MonoNs};
+use wayfare_engine::{FinishReason, FirstOutput, SequenceOutput, TokenId};
+use wayfare_journey::{CoreEventKind, MonoNs, StepTimes};
 
 use crate::scheduler::Scheduler;
 
@@ -15,11 +15,13 @@ impl Scheduler {
     /// # Panics
     /// When there are fewer tokens than the plan asks for: the executor broke its contract.
     pub fn commit(&mut self, tokens: &[TokenId], now: MonoNs, outputs: &mut Vec<SequenceOutput>) {
+        let now = self.observe(now);
+        let times = self.end_step(now);
+        let step = self.step;
         let mut sampled = tokens.iter();
         let mut has_ended = false;
         for index in 0..self.plan.sequences.len() {
             let planned = self.plan.sequences[index];
-            let step = self.step;
             let Some(sequence) = self.sequences.get_mut(planned.slot).filter(|s| s.id == planned.id) else {
                 // Its token, if it was to get one, must not go to the next sequence.
                 if planned.samples {
@@ -27,9 +29,10 @@ impl Scheduler {
                 }
                 continue;
             };
-            let advance = sequence.advance(planned.num_tokens);
-            self.totals.prompt_tokens += u64::from(advance.prompt_tokens);
-            self.totals.recomputed_tokens += u64::from(advance.recomputed_tokens);
+            let work = sequence.work(planned.num_tokens);
+            sequence.advance(work, &times);
+            self.totals.prompt_tokens += u64::from(work.prompt_tokens);
+            self.totals.recomputed_tokens += u64::from(work.recomputed_tokens);
             if !planned.samples {
                 continue;
             }
@@ -43,7 +46,7 @@ impl Scheduler {
             let output = SequenceOutput {
                 id: planned.id,
                 tokens: SmallVec::from_slice(&[token]),
-                first: is_first.then_some(FirstOutput { cached_tokens: 0 }),
+                first: is_first.then_some(FirstOutput { cached_tokens: sequence.cached }),
                 finish: None,
             };
             match ending {
@@ -59,5 +62,34 @@ impl Scheduler {
             self.running.retain(|slot| sequences.contains(*slot));
         }
         self.plan.clear();
+    }
+
+    /// Ends every sequence of the step that was planned last, because it could not be computed.
+    pub fn fail_step(&mut self, now: MonoNs, outputs: &mut Vec<SequenceOutput>) {
+        let now = self.observe(now);
+        let times = self.end_step(now);
+        let failed = std::mem::take(&mut self.plan.sequences);
+        for planned in &failed {
+            let is_alive = |sequence: &&mut crate::sequence::Sequence| sequence.id == planned.id;
+            if let Some(sequence) = self.sequences.get_mut(planned.slot).filter(is_alive) {
+                // The time went into this work, though nothing came of it.
+                let work = sequence.work(planned.num_tokens);
+                sequence.meter.stepped(&times, work);
+                self.unregister_uncomputed(planned.slot);
+            }
+        }
+        for planned in &failed {
+            self.finish(planned.id, FinishReason::Error, now, outputs);
+        }
+        self.plan.clear();
+    }
+
+    fn end_step(&mut self, now: MonoNs) -> StepTimes {
+        let plan = &self.plan;
+        let previous_end = self.previous_end;
+        if !plan.is_empty() {
+            self.previous_end = now;
+        }
+        StepTimes::new(previous_end, plan.started, now, plan.prefill_tokens, plan.total_tokens)
     }
 }

@@ -10,13 +10,18 @@
 mod block_pool;
 mod commit;
 mod config;
+mod control;
 mod invariants;
+mod prefix;
+mod queue;
 mod schedule;
 mod scheduler;
 mod sequence;
+mod waits;
 
 pub use block_pool::BlockId;
 pub use config::{SchedulerConfig, SchedulerConfigError};
+pub use control::ResetOutcome;
 pub use invariants::Violation;
 pub use schedule::{PlannedSequence, StepPlan};
-pub use scheduler::{DuplicateRequest, Scheduler};
+pub use scheduler::{DuplicateRequest, Scheduler, WaitingSequence};

@@ -1,16 +1,20 @@
 //! The scheduler's state and the ways in and out of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use slab::Slab;
 use smallvec::SmallVec;
 use wayfare_engine::{EngineRequest, EngineStats, FinishReason, RequestId, SequenceOutput, Terminator};
-use wayfare_journey::{CoreEventKind, MonoNs};
+use wayfare_journey::{CoreEventKind, MonoNs, RequestLabel, WaitReason};
 
 use crate::block_pool::BlockPool;
+use crate::control::Pause;
+use crate::prefix::PrefixHasher;
+use crate::queue::WaitingQueue;
 use crate::schedule::StepPlan;
 use crate::sequence::{Place, Sequence};
-use crate::{SchedulerConfig, SchedulerConfigError};
+use crate::waits::QueueClock;
+use crate::{BlockId, SchedulerConfig, SchedulerConfigError};
 
 /// A dense number of a live sequence.
 pub(crate) type Slot = usize;
@@ -20,20 +24,43 @@ pub(crate) type Slot = usize;
 #[error("request {0} is already in the scheduler")]
 pub struct DuplicateRequest(pub RequestId);
 
+/// A sequence in the waiting queue, and why it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingSequence<'a> {
+    /// The sequence.
+    pub id: RequestId,
+    /// What stood in its way in the last step.
+    pub reason: WaitReason,
+    /// The request to blame, where it is one alone.
+    pub blocker: Option<&'a RequestLabel>,
+}
+
 /// Decides, step by step, which sequences compute how many tokens in which KV blocks.
 #[derive(Debug)]
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
+    pub(crate) hasher: Option<PrefixHasher>,
     pub(crate) sequences: Slab<Sequence>,
     slots: HashMap<RequestId, Slot>,
-    /// In order of service; preempted sequences come back to the front.
-    pub(crate) waiting: VecDeque<Slot>,
-    /// In order of admission; the last one is the first to be preempted.
+    pub(crate) waiting: WaitingQueue,
+    /// Prompt tokens of the sequences in the waiting queue.
+    pub(crate) waiting_tokens: u64,
+    /// Those in the waiting queue that no step has seen yet. May name some that have ended.
+    pub(crate) newcomers: Vec<(Slot, RequestId)>,
+    /// In order of admission. First come, first served preempts the last one first.
     pub(crate) running: Vec<Slot>,
     pub(crate) pool: BlockPool,
     pub(crate) plan: StepPlan,
+    /// The cached blocks of the sequence whose turn it is.
+    pub(crate) hits: Vec<BlockId>,
     /// Steps started so far.
     pub(crate) step: u64,
+    /// The latest time that was given; no later one counts as earlier.
+    now: MonoNs,
+    /// When the last step ended.
+    pub(crate) previous_end: MonoNs,
+    pub(crate) queue_clock: QueueClock,
+    pub(crate) pause: Option<Pause>,
     pub(crate) totals: EngineStats,
 }
 
@@ -46,18 +73,26 @@ impl Scheduler {
         config.validate()?;
         Ok(Self {
             config,
+            hasher: config.prefix_caching.map(PrefixHasher::new),
             sequences: Slab::new(),
             slots: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: WaitingQueue::new(config.policy),
+            waiting_tokens: 0,
+            newcomers: Vec::new(),
             running: Vec::with_capacity(config.max_num_seqs as usize),
-            pool: BlockPool::new(config.num_kv_blocks),
+            pool: BlockPool::new(config.num_kv_blocks, config.prefix_caching.is_some()),
             plan: StepPlan::default(),
+            hits: Vec::new(),
             step: 0,
+            now: MonoNs::default(),
+            previous_end: MonoNs::default(),
+            queue_clock: QueueClock::new(),
+            pause: None,
             totals: EngineStats::default(),
         })
     }
 
-    /// Puts a sequence at the end of the waiting queue.
+    /// Puts a sequence at its place in the waiting queue.
     ///
     /// The caller has checked the request against the engine's limits: one that exceeds the whole pool
     /// would never finish.
@@ -65,16 +100,26 @@ impl Scheduler {
     /// # Errors
     /// When the id is in use; the request's core span has been withdrawn.
     pub fn add(&mut self, request: EngineRequest, now: MonoNs) -> Result<(), DuplicateRequest> {
+        let now = self.observe(now);
         let id = request.id;
         if self.slots.contains_key(&id) {
             request.refuse();
             return Err(DuplicateRequest(id));
         }
-        let mut sequence = Sequence::new(request, self.config.block_size, now);
+        let mut sequence =
+            Sequence::new(request, self.config.block_size, self.hasher.as_ref(), self.step, now);
         sequence.record(CoreEventKind::Queued, self.step, now);
+        let rank = sequence.rank;
+        self.waiting_tokens += u64::from(sequence.prompt_len);
         let slot = self.sequences.insert(sequence);
         self.slots.insert(id, slot);
-        self.waiting.push_back(slot);
+        self.waiting.push(rank, slot);
+        self.newcomers.push((slot, id));
+        if self.pause.is_some() {
+            // No step will see it for some time, and it is known why.
+            self.settle_waits(now);
+            self.meet_obstacle(WaitReason::Paused);
+        }
         Ok(())
     }
 
@@ -87,32 +132,48 @@ impl Scheduler {
         now: MonoNs,
         outputs: &mut Vec<SequenceOutput>,
     ) {
+        let now = self.observe(now);
         let Some(&slot) = self.slots.get(&id) else { return };
-        match self.sequences[slot].place {
-            Place::Waiting { .. } => self.waiting.retain(|waiting| *waiting != slot),
-            Place::Running => self.running.retain(|running| *running != slot),
+        let sequence = &mut self.sequences[slot];
+        match sequence.place {
+            Place::Waiting { resumes } => {
+                if resumes {
+                    sequence.meter.resumed(now);
+                } else {
+                    let since_queued = now.since(sequence.times.queued);
+                    let waits = self.queue_clock.waits(slot, &sequence.wait, now, since_queued);
+                    sequence.meter.waited(&waits, now);
+                }
+                self.waiting_tokens -= u64::from(sequence.prompt_len);
+                self.waiting.remove(sequence.rank, slot);
+            }
+            Place::Running => {
+                if let Some(paused) = self.pause.as_ref().filter(|pause| pause.holds_running) {
+                    sequence.meter.held(now.since(paused.since));
+                }
+                let decodes = sequence.decodes();
+                sequence.meter.idled(now, decodes);
+                self.running.retain(|running| *running != slot);
+            }
         }
         let output = SequenceOutput { id, tokens: SmallVec::new(), first: None, finish: None };
         outputs.push(self.end(slot, reason, None, now, output));
     }
 
-    /// Ends every sequence of the step that was planned last, because it could not be computed.
-    pub fn fail_step(&mut self, now: MonoNs, outputs: &mut Vec<SequenceOutput>) {
-        let failed: Vec<RequestId> = self.plan.sequences.iter().map(|planned| planned.id).collect();
-        for id in failed {
-            self.finish(id, FinishReason::Error, now, outputs);
-        }
-        self.plan.clear();
-    }
-
-    /// Ends every sequence.
-    pub fn finish_all(&mut self, reason: FinishReason, now: MonoNs, outputs: &mut Vec<SequenceOutput>) {
+    /// Ends every sequence. Returns how many there were.
+    pub fn finish_all(
+        &mut self,
+        reason: FinishReason,
+        now: MonoNs,
+        outputs: &mut Vec<SequenceOutput>,
+    ) -> u64 {
         let mut ids: Vec<RequestId> = self.slots.keys().copied().collect();
         ids.sort_unstable();
-        for id in ids {
-            self.finish(id, reason, now, outputs);
+        for id in &ids {
+            self.finish(*id, reason, now, outputs);
         }
         self.plan.clear();
+        ids.len() as u64
     }
 
     /// Whether any sequence is running or waiting.
@@ -125,6 +186,22 @@ impl Scheduler {
     #[must_use]
     pub fn num_waiting(&self) -> u64 {
         self.waiting.len() as u64
+    }
+
+    /// Prompt tokens of the sequences in the waiting queue, preempted ones included.
+    #[must_use]
+    pub fn waiting_tokens(&self) -> u64 {
+        self.waiting_tokens
+    }
+
+    /// The waiting queue in order of service, with what each of them waits for.
+    pub fn waiting(&self) -> impl Iterator<Item = WaitingSequence<'_>> {
+        self.waiting.iter().map(|slot| {
+            let sequence = &self.sequences[slot];
+            let reason = self.queue_clock.reason(slot, &sequence.wait);
+            let blocker = self.queue_clock.blamed_in(reason, self.step);
+            WaitingSequence { id: sequence.id, reason, blocker }
+        })
     }
 
     /// Steps started so far. Grows by one per step, also by an empty one, and is never reset.
@@ -143,11 +220,19 @@ impl Scheduler {
             kv_blocks_used: u64::from(usable - self.pool.num_free()),
             kv_blocks_total: u64::from(usable),
             steps: self.step,
+            paused: u64::from(self.pause.is_some()),
             ..self.totals
         }
     }
 
-    /// Takes a sequence out that is in neither list any more, and completes its last output.
+    /// The time that counts: a clock that goes back stands still.
+    pub(crate) fn observe(&mut self, now: MonoNs) -> MonoNs {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Takes a sequence out that is in neither list any more and whose time is accounted for, and completes its
+    /// last output.
     pub(crate) fn end(
         &mut self,
         slot: Slot,

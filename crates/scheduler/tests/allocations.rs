@@ -35,6 +35,8 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
         label: RequestLabel::new("r"),
         prompt: vec![5; PROMPT_TOKENS as usize].into(),
         sampling: greedy(MAX_TOKENS, &[2]),
+        priority: 0,
+        cache_salt: None,
         arrived: MonoNs(1),
         core_span,
     }
@@ -42,14 +44,7 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
 
 /// Allocations of 100 steps in which all sequences decode and take new blocks now and then.
 fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
-    let mut scheduler = Scheduler::new(SchedulerConfig {
-        max_num_seqs: 64,
-        max_num_batched_tokens: 2048,
-        max_model_len: 4096,
-        block_size: 16,
-        num_kv_blocks: 2000,
-    })
-    .unwrap();
+    let mut scheduler = Scheduler::new(SchedulerConfig::with_sizes(64, 2048, 4096, 16, 2000)).unwrap();
     (0..SEQUENCES).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
     let tokens: Vec<TokenId> = vec![7; SEQUENCES as usize];
     let mut outputs: Vec<SequenceOutput> = Vec::with_capacity(tokens.len());

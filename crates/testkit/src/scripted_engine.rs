@@ -16,7 +16,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wayfare_engine::{
     AbortCause, Engine, EngineFault, EngineLimits, EngineRequest, EngineStats, FinishReason, OutputSink,
-    RequestId, SamplingParams, SequenceOutput, StepOutputs, SubmitError, Terminator, TokenId,
+    RequestId, SamplingParams, SchedulingPolicy, SequenceOutput, StepOutputs, SubmitError, Terminator,
+    TokenId,
 };
 use wayfare_journey::{Clock, FinishStatus, MonoNs, RequestLabel};
 
@@ -32,6 +33,8 @@ pub fn scripted_limits() -> EngineLimits {
         block_size: 16,
         num_kv_blocks: 4096,
         vocab_size: 65_536,
+        policy: SchedulingPolicy::Fcfs,
+        prefix_caching: false,
     }
 }
 

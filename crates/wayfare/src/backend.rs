@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tracing::info;
-use wayfare_engine::OutputSink;
-use wayfare_engine_local::{Executor, LocalEngine, SamplingExecutor, SimulatedExecutor, StepTimeModel};
+use wayfare_engine::{OutputSink, SchedulingPolicy};
+use wayfare_engine_local::{
+    Executor, LocalEngine, QueueLimits, SamplingExecutor, SimulatedExecutor, StepTimeModel,
+};
 use wayfare_journey::Clock;
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_text::{GgufVocabulary, TextFiles};
 
-use crate::cli::EngineOptions;
+use crate::cli::{EngineOptions, PolicyOption};
 use crate::memory::{KvDemand, available_bytes, gibibytes, num_kv_blocks};
 use crate::model::ModelArgument;
 use crate::progress::byte_bar;
@@ -43,7 +45,7 @@ pub(crate) struct Backend {
     pub(crate) engine_name: &'static str,
     vocab_size: u32,
     executor: Box<dyn Executor>,
-    max_queued: Option<NonZeroU32>,
+    queue_limits: QueueLimits,
 }
 
 impl Backend {
@@ -78,7 +80,7 @@ impl Backend {
         clock: Arc<dyn Clock>,
     ) -> Result<(LocalEngine, TextFiles)> {
         let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock)?;
-        Ok((engine.with_max_queued(self.max_queued), self.text))
+        Ok((engine.with_queue_limits(self.queue_limits), self.text))
     }
 
     fn cpu(path: &Path, options: &EngineOptions) -> Result<Self> {
@@ -123,7 +125,7 @@ impl Backend {
             engine_name: "cpu",
             vocab_size: u32::try_from(info.vocab_size).context("the vocabulary is too large")?,
             executor: Box::new(SamplingExecutor::new(model)),
-            max_queued: options.max_num_queued_reqs,
+            queue_limits: queue_limits(options),
         })
     }
 
@@ -131,23 +133,51 @@ impl Backend {
         let text = TextFiles::of_bytes()?;
         let answer = text.tokenizer.encode(SIMULATED_ANSWER, false)?;
         let max_num_seqs = options.max_num_seqs.map_or(SIMULATED_MAX_NUM_SEQS, NonZeroU32::get);
-        let config = SchedulerConfig {
+        let config = scheduler_config(
+            options,
             max_num_seqs,
-            max_num_batched_tokens: options.max_num_batched_tokens.get(),
-            max_model_len: options.max_model_len.map_or(SIMULATED_MAX_MODEL_LEN, NonZeroU32::get),
-            block_size: options.block_size.get(),
-            num_kv_blocks: options.num_gpu_blocks_override.map_or(SIMULATED_KV_BLOCKS, NonZeroU32::get),
-        };
-        config.validate()?;
+            options.max_model_len.map_or(SIMULATED_MAX_MODEL_LEN, NonZeroU32::get),
+            options.num_gpu_blocks_override.map_or(SIMULATED_KV_BLOCKS, NonZeroU32::get),
+        )?;
         Ok(Self {
             config,
             engine_name: "simulated",
             vocab_size: u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?,
             text,
             executor: Box::new(SimulatedExecutor::in_real_time(SIMULATED_STEP_TIME, answer.into())),
-            max_queued: options.max_num_queued_reqs,
+            queue_limits: queue_limits(options),
         })
     }
+}
+
+/// These sizes, and the rules that the options ask for.
+fn scheduler_config(
+    options: &EngineOptions,
+    max_num_seqs: u32,
+    max_model_len: u32,
+    num_kv_blocks: u32,
+) -> Result<SchedulerConfig> {
+    let config = SchedulerConfig {
+        max_num_seqs,
+        max_num_batched_tokens: options.max_num_batched_tokens.get(),
+        max_model_len,
+        block_size: options.block_size.get(),
+        num_kv_blocks,
+        policy: match options.scheduling_policy {
+            PolicyOption::Fcfs => SchedulingPolicy::Fcfs,
+            PolicyOption::Priority => SchedulingPolicy::Priority,
+        },
+        chunked_prefill: !options.no_enable_chunked_prefill,
+        long_prefill_token_threshold: options.long_prefill_token_threshold,
+        // Nobody outside of the process knows the key, so nobody can make two prefixes that look the same.
+        prefix_caching: (!options.no_enable_prefix_caching).then(rand::random),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+fn queue_limits(options: &EngineOptions) -> QueueLimits {
+    QueueLimits { requests: options.max_num_queued_reqs, tokens: options.max_num_queued_tokens }
 }
 
 fn threads(options: &EngineOptions) -> usize {
@@ -172,14 +202,7 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
         max_model_len,
         num_blocks: options.num_gpu_blocks_override.map(NonZeroU32::get),
     };
-    let config = SchedulerConfig {
-        max_num_seqs,
-        max_num_batched_tokens: options.max_num_batched_tokens.get(),
-        max_model_len,
-        block_size,
-        num_kv_blocks: num_kv_blocks(&demand)?,
-    };
-    config.validate()?;
+    let config = scheduler_config(options, max_num_seqs, max_model_len, num_kv_blocks(&demand)?)?;
     let cache_bytes = info.kv_bytes_per_token * u64::from(block_size) * u64::from(config.num_kv_blocks);
     info!("KV cache: {} blocks of {block_size} tokens, {}", config.num_kv_blocks, gibibytes(cache_bytes));
     Ok(config)

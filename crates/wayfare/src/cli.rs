@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
@@ -104,9 +104,35 @@ pub(crate) struct EngineOptions {
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_num_queued_reqs: Option<NonZeroU32>,
 
-    /// Not supported yet; refused, so that nobody relies on it.
-    #[arg(long, hide = true)]
+    /// Most prompt tokens of all requests that wait; one that would exceed it is refused with 429. Otherwise any
+    /// number.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_num_queued_tokens: Option<NonZeroU64>,
+
+    /// Who of those that wait goes first: fcfs, in order of arrival, or priority, by the request's field
+    /// `priority` (the smallest first), then by arrival.
+    #[arg(long, value_enum, default_value_t = PolicyOption::Fcfs, value_name = "POLICY")]
+    pub(crate) scheduling_policy: PolicyOption,
+
+    /// Most tokens of one request in a step, so that a long prompt does not take whole steps; 0 for no such limit.
+    #[arg(long, default_value_t = 0, value_name = "TOKENS")]
+    pub(crate) long_prefill_token_threshold: u32,
+
+    /// Computes long prompts in parts, which is the default.
+    #[arg(long, overrides_with = "no_enable_chunked_prefill")]
+    pub(crate) enable_chunked_prefill: bool,
+
+    /// Computes every prompt in one step; it waits for a step that has room for the whole of it.
+    #[arg(long, overrides_with = "enable_chunked_prefill")]
+    pub(crate) no_enable_chunked_prefill: bool,
+
+    /// Shares the KV blocks of prompts that begin alike, which is the default.
+    #[arg(long, overrides_with = "no_enable_prefix_caching")]
     pub(crate) enable_prefix_caching: bool,
+
+    /// Computes every prompt anew.
+    #[arg(long, overrides_with = "enable_prefix_caching")]
+    pub(crate) no_enable_prefix_caching: bool,
 
     /// Makes the random numbers of requests without a seed of their own a fixed series.
     #[arg(long)]
@@ -115,6 +141,15 @@ pub(crate) struct EngineOptions {
     /// Threads that compute. Otherwise one per processor.
     #[arg(long, value_name = "COUNT")]
     pub(crate) threads: Option<NonZeroU32>,
+}
+
+/// Who of those that wait goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyOption {
+    /// In order of arrival.
+    Fcfs,
+    /// By priority, then by arrival.
+    Priority,
 }
 
 /// Journey tracing.
@@ -164,12 +199,12 @@ pub(crate) struct JourneyOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Administration")]
 pub(crate) struct AdminOptions {
-    /// Port to listen on for GET and PUT /admin/journey; 0 takes a free one. Without it there is no such
-    /// listener.
+    /// Port to listen on for the administration: what is recorded, pausing the engine, resetting the prefix cache.
+    /// 0 takes a free one. Without it there is no such listener.
     #[arg(long, value_name = "PORT")]
     pub(crate) admin_port: Option<u16>,
 
-    /// Address to listen on with --admin-port. Whoever reaches it may change what is recorded.
+    /// Address to listen on with --admin-port. Whoever reaches it may pause the server.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub(crate) admin_host: IpAddr,
 }

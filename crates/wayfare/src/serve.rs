@@ -13,10 +13,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
-use wayfare_engine::Engine as _;
+use wayfare_engine::{Engine as _, EngineControl};
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::EngineDescription;
-use wayfare_openai::{Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
+use wayfare_openai::{
+    Server, ServerConfig, ServerLimits, ShutdownHandle, engine_admin_routes, output_channel,
+};
 
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, ServeOptions};
@@ -35,9 +37,6 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    if options.engine.enable_prefix_caching {
-        return Err(anyhow!("--enable-prefix-caching is not supported yet; leave it out"));
-    }
     let settings = journeys::settle(&options.journey)?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
@@ -97,7 +96,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         let server = Server::start(config, hub)?;
         // Until here a signal ends the process by itself: there is nothing to drain.
         let mut signals = EndSignals::listen()?;
-        let admin = admin_socket.map(|socket| serve_admin(socket, tracer)).transpose()?;
+        let admin =
+            admin_socket.map(|socket| serve_admin(socket, tracer, Arc::clone(&engine) as _)).transpose()?;
         let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port, "--port"))?;
         announce(&listener)?;
         let router = server.router_with(journey_routes);
@@ -140,17 +140,21 @@ fn in_use(port: u16, option: &str) -> String {
 }
 
 /// Serves the administration until it is aborted.
-fn serve_admin(socket: TcpSocket, tracer: Option<Tracer>) -> Result<JoinHandle<()>> {
+fn serve_admin(
+    socket: TcpSocket,
+    tracer: Option<Tracer>,
+    engine: Arc<dyn EngineControl>,
+) -> Result<JoinHandle<()>> {
     let address = socket.local_addr()?;
     let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(address.port(), "--admin-port"))?;
-    info!("administration is at http://{address}/admin/journey");
+    info!(
+        "administration is at http://{address}/admin/journey and beside it, at /pause, /resume, /is_paused and \
+         /reset_prefix_cache"
+    );
     if !address.ip().is_loopback() {
-        warn!("whoever reaches {address} may change what is recorded: keep it behind a firewall");
+        warn!("whoever reaches {address} may pause the server: keep it behind a firewall");
     }
-    if tracer.is_none() {
-        warn!("--admin-port is given, but journeys are not recorded: add --enable-journey-tracing");
-    }
-    let router = wayfare_console::admin_routes(tracer);
+    let router = wayfare_console::admin_routes(tracer).merge(engine_admin_routes(engine));
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             warn!("administration has ended: {error}");

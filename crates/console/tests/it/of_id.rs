@@ -87,9 +87,16 @@ async fn a_journey_shows_all_that_was_recorded() {
             },
         })
     );
+    let attributes = &sequence["attributes"];
     assert_eq!(
-        sequence["attributes"],
-        json!({"gen_ai.request.id": "chatcmpl-1", "wayfare.sequence_index": 0})
+        (&attributes["gen_ai.request.id"], &attributes["wayfare.sequence_index"]),
+        (&json!("chatcmpl-1"), &json!(0))
+    );
+    // Queued for a millisecond, preempted for another; nobody said why.
+    assert_eq!(
+        ["queue_ns", "queue.unknown_ns", "prefill_ns", "preempted_ns", "decode_ns"]
+            .map(|bucket| &attributes[format!("journey.ledger.{bucket}")]),
+        [1, 1, 2, 1, 1].map(|ms| ms * 1_000_000).map(|ns| json!(ns)).each_ref()
     );
     assert_eq!(
         (&sequence["start_offset_ns"], &sequence["duration_ns"]),

@@ -105,7 +105,8 @@ impl Rig {
             progress: Progress { prefill_done: 10, decode_done: 0 },
             num_preemptions,
         };
-        let scheduled = |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 10 };
+        let scheduled =
+            |kind| CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 10, wait: None };
         core.record(event(CoreEventKind::Queued, 2, 0));
         core.record(event(scheduled(ScheduleKind::First), 3, 0));
         for number in 1..=made.preemptions {

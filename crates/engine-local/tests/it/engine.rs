@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use wayfare_engine::{AbortCause, Engine, FinishReason, RequestId, StepOutputs, SubmitError};
+use wayfare_engine_local::QueueLimits;
 use wayfare_engine_local::{Executor, SampleSpec, SimulatedExecutor, StepInput, StepSequence, StepTimeModel};
 
 use crate::rig::{Behaviour, Delivered, Rig};
@@ -125,7 +126,7 @@ fn stopping_aborts_what_is_in_flight_and_refuses_what_comes() {
 #[test]
 fn a_burst_gets_exactly_as_many_places_as_the_queue_has() {
     const LIMIT: u64 = 3;
-    let rig = Rig::with_max_queued(NonZeroU32::new(LIMIT as u32));
+    let rig = Rig::with_limits(QueueLimits { requests: NonZeroU32::new(LIMIT as u32), tokens: None });
     for id in 1..=4 {
         // All run, one at a time out of the queue.
         rig.submit(id, &[5; 4], 12).unwrap();

@@ -1,6 +1,5 @@
 //! A running engine whose executor does what the test says, and whose outputs the test reads.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use parking_lot::Mutex;
 use wayfare_engine::{
     Engine, EngineFault, EngineRequest, Finish, OutputSink, RequestId, StepOutputs, SubmitError, TokenId,
 };
-use wayfare_engine_local::{Executor, ExecutorError, LocalEngine, StepInput};
+use wayfare_engine_local::{Executor, ExecutorError, LocalEngine, QueueLimits, StepInput};
 use wayfare_journey::{
     CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, RequestLabel, SystemClock,
     Tracer,
@@ -18,7 +17,7 @@ use wayfare_scheduler::SchedulerConfig;
 use wayfare_testkit::greedy;
 
 /// Nothing in these tests takes longer; a wait beyond it is a hang.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(crate) enum Delivered {
@@ -88,26 +87,20 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self::with_max_queued(None)
+        Self::with_limits(QueueLimits::default())
     }
 
-    pub(crate) fn with_max_queued(max_queued: Option<NonZeroU32>) -> Self {
+    pub(crate) fn with_limits(limits: QueueLimits) -> Self {
         let (outputs_tx, outputs) = channel();
         let (permits, permits_rx) = channel();
         let behaviour = Arc::new(Mutex::new(Behaviour::Work));
         let executor = Scripted { behaviour: Arc::clone(&behaviour), permits: permits_rx };
-        let config = SchedulerConfig {
-            max_num_seqs: 4,
-            max_num_batched_tokens: 64,
-            max_model_len: 128,
-            block_size: 16,
-            num_kv_blocks: 7,
-        };
+        let config = SchedulerConfig::with_sizes(4, 64, 128, 16, 7);
         let clock = Arc::new(SystemClock);
         let sink = Box::new(Outputs(outputs_tx));
         let engine = LocalEngine::start(config, 100, Box::new(executor), sink, clock.clone())
             .unwrap()
-            .with_max_queued(max_queued);
+            .with_queue_limits(limits);
         let journeys = Arc::new(Journeys::default());
         let tracer = Tracer::new(clock, HeadSampler::new(1.0).unwrap(), journeys.clone());
         Self { engine, behaviour, permits, outputs: Mutex::new(outputs), journeys, tracer }
@@ -124,6 +117,8 @@ impl Rig {
             label,
             prompt: prompt.into(),
             sampling: greedy(max_tokens, &[2]),
+            priority: 0,
+            cache_salt: None,
             arrived: Default::default(),
             core_span,
         })

@@ -8,10 +8,13 @@ use wayfare_journey::{CoreRecord, JourneyCell, WallAnchor, describe_core, descri
 use super::attributes::Attributes;
 use super::{event, flags};
 
+/// Identity, the ledger with one reason for the wait, and the tokens.
+const CORE_ATTRIBUTES: usize = 12;
+
 pub(super) fn span(cell: &JourneyCell, index: u32, record: &CoreRecord, anchor: WallAnchor) -> Span {
     let context = cell.context();
-    let mut attributes = Attributes::with_capacity(2);
-    describe_core(cell, index, &mut attributes);
+    let mut attributes = Attributes::with_capacity(CORE_ATTRIBUTES);
+    describe_core(cell, index, record, &mut attributes);
     let mut events = Vec::with_capacity(record.events.len());
     describe_core_events(record, |kind, at, describe| {
         let mut attributes = Attributes::with_capacity(event_key::ALL.len());

@@ -7,8 +7,9 @@ use wayfare_journey::schema::{
     resource_attribute, span_attribute,
 };
 use wayfare_journey::{
-    AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreSpan, FinishStatus, IncomingHeaders, MAX_CORE_EVENTS,
-    MonoNs, Phase, Progress, RequestAttributes, RequestLabel, ScheduleKind, Tracer, Usage, WallAnchor,
+    AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreLedger, CoreSpan, FinishStatus, IncomingHeaders,
+    LedgerMeter, MAX_CORE_EVENTS, MonoNs, Phase, Progress, RequestAttributes, RequestLabel, ScheduleKind,
+    StepTimes, StepWork, Tracer, Usage, Wait, WaitReason, WaitTimes, WallAnchor,
 };
 use wayfare_testkit::{AttributeValue, JourneyStore, SpanView, VirtualClock, flatten_spans};
 
@@ -90,7 +91,36 @@ fn event(
 }
 
 fn scheduled(kind: ScheduleKind, scheduled_tokens: u32) -> CoreEventKind {
-    CoreEventKind::Scheduled { kind, cached_tokens: 4, scheduled_tokens }
+    CoreEventKind::Scheduled { kind, cached_tokens: 4, scheduled_tokens, wait: None }
+}
+
+/// Scheduled for the first time, after a wait for another request.
+fn scheduled_late(scheduled_tokens: u32) -> CoreEventKind {
+    let wait = Wait { reason: WaitReason::TokenBudget, blocker: Some(RequestLabel::new("chatcmpl-long")) };
+    CoreEventKind::Scheduled {
+        kind: ScheduleKind::First,
+        cached_tokens: 4,
+        scheduled_tokens,
+        wait: Some(wait),
+    }
+}
+
+/// What the engine's account says about [`run_core`]: 10 ms of queue for all reasons that an engine names, and
+/// so on.
+fn account() -> CoreLedger {
+    let mut waits = WaitTimes::default();
+    let named = WaitReason::ALL.into_iter().filter(|reason| *reason != WaitReason::Unknown);
+    named.enumerate().for_each(|(index, reason)| waits.add(reason, if index < 2 { MS } else { 2 * MS }));
+    let mut meter = LedgerMeter::start(ms(110));
+    meter.scheduled_first(&waits, 4, ms(120));
+    let step = |previous, start, end, prefill| StepTimes::new(ms(previous), ms(start), ms(end), prefill, 10);
+    meter.stepped(&step(120, 120, 150, 6), StepWork { tokens: 6, prompt_tokens: 6, recomputed_tokens: 0 });
+    meter.stepped(&step(150, 150, 160, 4), StepWork { tokens: 1, prompt_tokens: 0, recomputed_tokens: 0 });
+    meter.resumed(ms(170));
+    meter.stepped(&step(160, 170, 180, 10), StepWork { tokens: 10, prompt_tokens: 0, recomputed_tokens: 9 });
+    meter.recomputed(9);
+    meter.stepped(&step(180, 180, 190, 0), StepWork { tokens: 1, prompt_tokens: 0, recomputed_tokens: 0 });
+    *meter.ledger()
 }
 
 fn finished(status: FinishStatus) -> CoreEventKind {
@@ -100,7 +130,7 @@ fn finished(status: FinishStatus) -> CoreEventKind {
 /// A sequence of 10 prompt tokens that is preempted once.
 fn run_core(mut core: CoreSpan) {
     core.record(event(CoreEventKind::Queued, 110, 6, Phase::Waiting, (0, 0), 0));
-    core.record(event(scheduled(ScheduleKind::First, 6), 120, 7, Phase::Prefill, (4, 0), 0));
+    core.record(event(scheduled_late(6), 120, 7, Phase::Prefill, (4, 0), 0));
     core.record(event(CoreEventKind::FirstToken, 150, 7, Phase::Decode, (10, 1), 0));
     let preempted = CoreEventKind::Preempted {
         by: Some(RequestLabel::new("chatcmpl-other")),
@@ -109,7 +139,10 @@ fn run_core(mut core: CoreSpan) {
     };
     core.record(event(preempted, 160, 9, Phase::Waiting, (10, 3), 1));
     core.record(event(scheduled(ScheduleKind::Resume, 13), 170, 12, Phase::Prefill, (10, 3), 1));
-    core.finish(event(finished(FinishStatus::Length), 190, 14, Phase::Decode, (10, 5), 1));
+    core.finish_with_account(
+        event(finished(FinishStatus::Length), 190, 14, Phase::Decode, (10, 5), 1),
+        account(),
+    );
 }
 
 /// A journey in which everything happens that can be said about a success.
@@ -129,6 +162,7 @@ fn run_success(rig: &Rig, incoming: IncomingHeaders<'_>) {
         seed: Some(7),
         stream: true,
     });
+    journey.body_complete(ms(101));
     let cores = journey.open_cores(&[(10, 5)], ms(105));
     journey.handed_to_core(ms(108));
     span.respond(200);
@@ -213,48 +247,69 @@ fn a_request_span_says_everything_about_a_success() {
     check(
         &spans[0],
         expect![[r#"
-        vllm.api llm_request kind=2 flags=0x301 child state="vendor=1" 100000000..200000000 status=0 ""
-          gen_ai.latency.e2e = Double(0.1)
-          gen_ai.latency.time_in_model_decode = Double(0.04)
-          gen_ai.latency.time_in_model_inference = Double(0.07)
-          gen_ai.latency.time_in_model_prefill = Double(0.03)
-          gen_ai.latency.time_in_queue = Double(0.01)
-          gen_ai.latency.time_to_first_token = Double(0.05)
-          gen_ai.operation.name = Text("chat")
-          gen_ai.provider.name = Text("wayfare")
-          gen_ai.request.id = Text("chatcmpl-1")
-          gen_ai.request.max_tokens = Int(5)
-          gen_ai.request.model = Text("asked-for")
-          gen_ai.request.n = Int(1)
-          gen_ai.request.seed = Int(7)
-          gen_ai.request.stream = Bool(true)
-          gen_ai.request.temperature = Double(0.7)
-          gen_ai.request.top_k = Int(40)
-          gen_ai.request.top_p = Double(1.0)
-          gen_ai.response.finish_reasons = List([Text("length")])
-          gen_ai.response.model = Text("served")
-          gen_ai.usage.cache_read.input_tokens = Int(4)
-          gen_ai.usage.completion_tokens = Int(5)
-          gen_ai.usage.input_tokens = Int(10)
-          gen_ai.usage.output_tokens = Int(5)
-          gen_ai.usage.prompt_tokens = Int(10)
-          http.response.status_code = Int(200)
-          http.route = Text("/v1/chat/completions")
-          @100000000 api.ARRIVED
-            event.ts.monotonic = Double(0.1)
-            ts.monotonic_ns = Int(100000000)
-          @108000000 api.HANDOFF_TO_CORE
-            event.ts.monotonic = Double(0.108)
-            prefill.total_tokens = Int(10)
-            ts.monotonic_ns = Int(108000000)
-          @151000000 api.FIRST_RESPONSE_FROM_CORE
-            event.ts.monotonic = Double(0.151)
-            ts.monotonic_ns = Int(151000000)
-          @195000000 api.DEPARTED
-            event.ts.monotonic = Double(0.195)
-            http.response.status_code = Int(200)
-            ts.monotonic_ns = Int(195000000)
-    "#]],
+            vllm.api llm_request kind=2 flags=0x301 child state="vendor=1" 100000000..200000000 status=0 ""
+              gen_ai.latency.e2e = Double(0.1)
+              gen_ai.latency.time_in_model_decode = Double(0.04)
+              gen_ai.latency.time_in_model_inference = Double(0.07)
+              gen_ai.latency.time_in_model_prefill = Double(0.03)
+              gen_ai.latency.time_in_queue = Double(0.01)
+              gen_ai.latency.time_to_first_token = Double(0.05)
+              gen_ai.operation.name = Text("chat")
+              gen_ai.provider.name = Text("wayfare")
+              gen_ai.request.id = Text("chatcmpl-1")
+              gen_ai.request.max_tokens = Int(5)
+              gen_ai.request.model = Text("asked-for")
+              gen_ai.request.n = Int(1)
+              gen_ai.request.seed = Int(7)
+              gen_ai.request.stream = Bool(true)
+              gen_ai.request.temperature = Double(0.7)
+              gen_ai.request.top_k = Int(40)
+              gen_ai.request.top_p = Double(1.0)
+              gen_ai.response.finish_reasons = List([Text("length")])
+              gen_ai.response.model = Text("served")
+              gen_ai.usage.cache_read.input_tokens = Int(4)
+              gen_ai.usage.completion_tokens = Int(5)
+              gen_ai.usage.input_tokens = Int(10)
+              gen_ai.usage.output_tokens = Int(5)
+              gen_ai.usage.prompt_tokens = Int(10)
+              http.response.status_code = Int(200)
+              http.route = Text("/v1/chat/completions")
+              journey.deliver.blocked_ns = Int(0)
+              journey.ledger.admit_ns = Int(5000000)
+              journey.ledger.decode_ns = Int(17000000)
+              journey.ledger.deliver_ns = Int(10000000)
+              journey.ledger.interference_ns = Int(4000000)
+              journey.ledger.preempted_ns = Int(10000000)
+              journey.ledger.prefill_ns = Int(30000000)
+              journey.ledger.prefill_wait_ns = Int(0)
+              journey.ledger.prepare_ns = Int(4000000)
+              journey.ledger.queue.head_of_line_ns = Int(2000000)
+              journey.ledger.queue.kv_blocks_ns = Int(2000000)
+              journey.ledger.queue.max_num_seqs_ns = Int(2000000)
+              journey.ledger.queue.next_step_ns = Int(1000000)
+              journey.ledger.queue.paused_ns = Int(2000000)
+              journey.ledger.queue.token_budget_ns = Int(1000000)
+              journey.ledger.queue_ns = Int(10000000)
+              journey.ledger.receive_ns = Int(1000000)
+              journey.ledger.recompute_ns = Int(9000000)
+              journey.tokens.cached = Int(4)
+              journey.tokens.recomputed = Int(9)
+              journey.tokens.wasted = Int(0)
+              @100000000 api.ARRIVED
+                event.ts.monotonic = Double(0.1)
+                ts.monotonic_ns = Int(100000000)
+              @108000000 api.HANDOFF_TO_CORE
+                event.ts.monotonic = Double(0.108)
+                prefill.total_tokens = Int(10)
+                ts.monotonic_ns = Int(108000000)
+              @151000000 api.FIRST_RESPONSE_FROM_CORE
+                event.ts.monotonic = Double(0.151)
+                ts.monotonic_ns = Int(151000000)
+              @195000000 api.DEPARTED
+                event.ts.monotonic = Double(0.195)
+                http.response.status_code = Int(200)
+                ts.monotonic_ns = Int(195000000)
+        "#]],
     );
 }
 
@@ -268,86 +323,103 @@ fn a_core_span_is_a_child_of_its_request_and_says_what_happened() {
     check(
         &spans[1],
         expect![[r#"
-        vllm.scheduler llm_core kind=1 flags=0x101 child state="vendor=1" 110000000..190000000 status=0 ""
-          gen_ai.request.id = Text("chatcmpl-1")
-          wayfare.sequence_index = Int(0)
-          @110000000 journey.QUEUED
-            decode.done_tokens = Int(0)
-            decode.max_tokens = Int(5)
-            event.type = Text("QUEUED")
-            num_preemptions = Int(0)
-            phase = Text("WAITING")
-            prefill.done_tokens = Int(0)
-            prefill.total_tokens = Int(10)
-            scheduler.step = Int(6)
-            ts.monotonic = Double(0.11)
-            ts.monotonic_ns = Int(110000000)
-          @120000000 journey.SCHEDULED
-            cached_tokens = Int(4)
-            decode.done_tokens = Int(0)
-            decode.max_tokens = Int(5)
-            event.type = Text("SCHEDULED")
-            num_preemptions = Int(0)
-            phase = Text("PREFILL")
-            prefill.done_tokens = Int(4)
-            prefill.total_tokens = Int(10)
-            schedule.kind = Text("FIRST")
-            scheduled_tokens = Int(6)
-            scheduler.step = Int(7)
-            ts.monotonic = Double(0.12)
-            ts.monotonic_ns = Int(120000000)
-          @150000000 journey.FIRST_TOKEN
-            decode.done_tokens = Int(1)
-            decode.max_tokens = Int(5)
-            event.type = Text("FIRST_TOKEN")
-            num_preemptions = Int(0)
-            phase = Text("DECODE")
-            prefill.done_tokens = Int(10)
-            prefill.total_tokens = Int(10)
-            scheduler.step = Int(7)
-            ts.monotonic = Double(0.15)
-            ts.monotonic_ns = Int(150000000)
-          @160000000 journey.PREEMPTED
-            decode.done_tokens = Int(3)
-            decode.max_tokens = Int(5)
-            event.type = Text("PREEMPTED")
-            kv.blocks_freed = Int(1)
-            num_preemptions = Int(1)
-            phase = Text("WAITING")
-            preempted.by = Text("chatcmpl-other")
-            prefill.done_tokens = Int(10)
-            prefill.total_tokens = Int(10)
-            scheduler.step = Int(9)
-            tokens_lost = Int(12)
-            ts.monotonic = Double(0.16)
-            ts.monotonic_ns = Int(160000000)
-          @170000000 journey.SCHEDULED
-            cached_tokens = Int(4)
-            decode.done_tokens = Int(3)
-            decode.max_tokens = Int(5)
-            event.type = Text("SCHEDULED")
-            num_preemptions = Int(1)
-            phase = Text("PREFILL")
-            prefill.done_tokens = Int(10)
-            prefill.total_tokens = Int(10)
-            schedule.kind = Text("RESUME")
-            scheduled_tokens = Int(13)
-            scheduler.step = Int(12)
-            ts.monotonic = Double(0.17)
-            ts.monotonic_ns = Int(170000000)
-          @190000000 journey.FINISHED
-            decode.done_tokens = Int(5)
-            decode.max_tokens = Int(5)
-            event.type = Text("FINISHED")
-            finish.status = Text("length")
-            num_preemptions = Int(1)
-            phase = Text("DECODE")
-            prefill.done_tokens = Int(10)
-            prefill.total_tokens = Int(10)
-            scheduler.step = Int(14)
-            ts.monotonic = Double(0.19)
-            ts.monotonic_ns = Int(190000000)
-    "#]],
+            vllm.scheduler llm_core kind=1 flags=0x101 child state="vendor=1" 110000000..190000000 status=0 ""
+              gen_ai.request.id = Text("chatcmpl-1")
+              journey.ledger.decode_ns = Int(17000000)
+              journey.ledger.interference_ns = Int(4000000)
+              journey.ledger.preempted_ns = Int(10000000)
+              journey.ledger.prefill_ns = Int(30000000)
+              journey.ledger.prefill_wait_ns = Int(0)
+              journey.ledger.queue.head_of_line_ns = Int(2000000)
+              journey.ledger.queue.kv_blocks_ns = Int(2000000)
+              journey.ledger.queue.max_num_seqs_ns = Int(2000000)
+              journey.ledger.queue.next_step_ns = Int(1000000)
+              journey.ledger.queue.paused_ns = Int(2000000)
+              journey.ledger.queue.token_budget_ns = Int(1000000)
+              journey.ledger.queue_ns = Int(10000000)
+              journey.ledger.recompute_ns = Int(9000000)
+              journey.tokens.cached = Int(4)
+              journey.tokens.recomputed = Int(9)
+              wayfare.sequence_index = Int(0)
+              @110000000 journey.QUEUED
+                decode.done_tokens = Int(0)
+                decode.max_tokens = Int(5)
+                event.type = Text("QUEUED")
+                num_preemptions = Int(0)
+                phase = Text("WAITING")
+                prefill.done_tokens = Int(0)
+                prefill.total_tokens = Int(10)
+                scheduler.step = Int(6)
+                ts.monotonic = Double(0.11)
+                ts.monotonic_ns = Int(110000000)
+              @120000000 journey.SCHEDULED
+                cached_tokens = Int(4)
+                decode.done_tokens = Int(0)
+                decode.max_tokens = Int(5)
+                event.type = Text("SCHEDULED")
+                num_preemptions = Int(0)
+                phase = Text("PREFILL")
+                prefill.done_tokens = Int(4)
+                prefill.total_tokens = Int(10)
+                schedule.kind = Text("FIRST")
+                scheduled_tokens = Int(6)
+                scheduler.step = Int(7)
+                ts.monotonic = Double(0.12)
+                ts.monotonic_ns = Int(120000000)
+                wait.blocker = Text("chatcmpl-long")
+                wait.reason = Text("token_budget")
+              @150000000 journey.FIRST_TOKEN
+                decode.done_tokens = Int(1)
+                decode.max_tokens = Int(5)
+                event.type = Text("FIRST_TOKEN")
+                num_preemptions = Int(0)
+                phase = Text("DECODE")
+                prefill.done_tokens = Int(10)
+                prefill.total_tokens = Int(10)
+                scheduler.step = Int(7)
+                ts.monotonic = Double(0.15)
+                ts.monotonic_ns = Int(150000000)
+              @160000000 journey.PREEMPTED
+                decode.done_tokens = Int(3)
+                decode.max_tokens = Int(5)
+                event.type = Text("PREEMPTED")
+                kv.blocks_freed = Int(1)
+                num_preemptions = Int(1)
+                phase = Text("WAITING")
+                preempted.by = Text("chatcmpl-other")
+                prefill.done_tokens = Int(10)
+                prefill.total_tokens = Int(10)
+                scheduler.step = Int(9)
+                tokens_lost = Int(12)
+                ts.monotonic = Double(0.16)
+                ts.monotonic_ns = Int(160000000)
+              @170000000 journey.SCHEDULED
+                cached_tokens = Int(4)
+                decode.done_tokens = Int(3)
+                decode.max_tokens = Int(5)
+                event.type = Text("SCHEDULED")
+                num_preemptions = Int(1)
+                phase = Text("PREFILL")
+                prefill.done_tokens = Int(10)
+                prefill.total_tokens = Int(10)
+                schedule.kind = Text("RESUME")
+                scheduled_tokens = Int(13)
+                scheduler.step = Int(12)
+                ts.monotonic = Double(0.17)
+                ts.monotonic_ns = Int(170000000)
+              @190000000 journey.FINISHED
+                decode.done_tokens = Int(5)
+                decode.max_tokens = Int(5)
+                event.type = Text("FINISHED")
+                finish.status = Text("length")
+                num_preemptions = Int(1)
+                phase = Text("DECODE")
+                prefill.done_tokens = Int(10)
+                prefill.total_tokens = Int(10)
+                scheduler.step = Int(14)
+                ts.monotonic = Double(0.19)
+                ts.monotonic_ns = Int(190000000)
+        "#]],
     );
 }
 
@@ -360,21 +432,23 @@ fn a_request_that_was_never_understood_says_only_what_is_known() {
     check(
         &spans[0],
         expect![[r#"
-        vllm.api llm_request kind=2 flags=0x103 root state="" 100000000..103000000 status=2 "the body is not JSON"
-          error.type = Text("invalid_request_error")
-          gen_ai.latency.e2e = Double(0.003)
-          gen_ai.provider.name = Text("wayfare")
-          http.response.status_code = Int(400)
-          http.route = Text("/v1/chat/completions")
-          @100000000 api.ARRIVED
-            event.ts.monotonic = Double(0.1)
-            ts.monotonic_ns = Int(100000000)
-          @103000000 api.ABORTED
-            error = Text("the body is not JSON")
-            event.ts.monotonic = Double(0.103)
-            reason = Text("validation_error")
-            ts.monotonic_ns = Int(103000000)
-    "#]],
+            vllm.api llm_request kind=2 flags=0x103 root state="" 100000000..103000000 status=2 "the body is not JSON"
+              error.type = Text("invalid_request_error")
+              gen_ai.latency.e2e = Double(0.003)
+              gen_ai.provider.name = Text("wayfare")
+              http.response.status_code = Int(400)
+              http.route = Text("/v1/chat/completions")
+              journey.ledger.prepare_ns = Int(0)
+              journey.ledger.receive_ns = Int(3000000)
+              @100000000 api.ARRIVED
+                event.ts.monotonic = Double(0.1)
+                ts.monotonic_ns = Int(100000000)
+              @103000000 api.ABORTED
+                error = Text("the body is not JSON")
+                event.ts.monotonic = Double(0.103)
+                reason = Text("validation_error")
+                ts.monotonic_ns = Int(103000000)
+        "#]],
     );
 }
 

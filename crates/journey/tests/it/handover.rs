@@ -69,8 +69,12 @@ fn a_core_span_that_is_lost_ends_aborted_and_keeps_the_rules() {
     let rig = Rig::new(1.0);
     let span = rig.admit();
     let mut cores = span.handle().open_cores(&[(7, 9), (7, 9)], MonoNs(20));
-    let scheduled =
-        CoreEventKind::Scheduled { kind: ScheduleKind::First, cached_tokens: 0, scheduled_tokens: 7 };
+    let scheduled = CoreEventKind::Scheduled {
+        kind: ScheduleKind::First,
+        cached_tokens: 0,
+        scheduled_tokens: 7,
+        wait: None,
+    };
     cores[1].record(event(CoreEventKind::Queued, 21));
     cores[1].record(event(scheduled.clone(), 22));
     rig.clock.set(15); // behind the last event: the end may not lie before it

@@ -59,7 +59,7 @@ impl Life {
     }
 
     fn schedule(&mut self, kind: ScheduleKind) {
-        self.record(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 3 });
+        self.record(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 3, wait: None });
         self.progress.prefill_done = (self.progress.prefill_done + 1).min(100);
     }
 

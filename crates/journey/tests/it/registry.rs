@@ -28,8 +28,12 @@ fn a_request_can_be_followed_from_outside() {
     journey.handed_to_core(MonoNs(13));
     core.record(event(CoreEventKind::Queued, 14));
     assert_eq!(look(), (JourneyState::InEngine, vec![SequenceState::Queued]));
-    let scheduled =
-        CoreEventKind::Scheduled { kind: ScheduleKind::First, cached_tokens: 0, scheduled_tokens: 7 };
+    let scheduled = CoreEventKind::Scheduled {
+        kind: ScheduleKind::First,
+        cached_tokens: 0,
+        scheduled_tokens: 7,
+        wait: None,
+    };
     core.record(CoreEvent { phase: Phase::Prefill, ..event(scheduled, 15) });
     assert_eq!(look().1, [SequenceState::Prefill]);
     let progress = Progress { prefill_done: 7, decode_done: 1 };

@@ -32,8 +32,12 @@ fn is_kept(keep: &str, request: impl FnOnce(ApiSpan)) -> bool {
 fn plain(span: ApiSpan) {
     let mut core = span.handle().open_cores(&[(1, 1)], MonoNs(10)).pop().unwrap();
     span.handle().handed_to_core(MonoNs(10));
-    let scheduled =
-        CoreEventKind::Scheduled { kind: ScheduleKind::First, cached_tokens: 0, scheduled_tokens: 1 };
+    let scheduled = CoreEventKind::Scheduled {
+        kind: ScheduleKind::First,
+        cached_tokens: 0,
+        scheduled_tokens: 1,
+        wait: None,
+    };
     core.record(event(CoreEventKind::Queued, 10));
     core.record(event(scheduled, 10 + 100 * MS));
     core.record(event(CoreEventKind::FirstToken, 10 + 200 * MS));

@@ -24,7 +24,7 @@ proptest! {
             now += step;
             rig.clock.set(now);
             let kind = ScheduleKind::First;
-            core.record(event(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 1 }, now));
+            core.record(event(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens: 1, wait: None }, now));
         }
         drop(core);
         drop(span);

@@ -78,7 +78,7 @@ impl Dispatcher {
             if let Some(events) = &entry.events {
                 // Unbounded, because the engine must never wait for a client: each output but the last has
                 // at least one token, so there are at most `max_tokens + 1` of them.
-                let _ = events.send(StreamEvent::Output { choice: entry.choice, output });
+                let _ = events.send(StreamEvent::Output { choice: entry.choice, at: step.at, output });
             }
             if is_last {
                 self.detach(id);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wayfare_engine::{AbortCause, Engine, EngineRequest, RequestId, SequenceOutput, SubmitError};
+use wayfare_journey::MonoNs;
 
 use crate::metrics::RequestMeter;
 
@@ -21,6 +22,8 @@ pub(crate) enum StreamEvent {
     Output {
         /// Which choice of the request it is for.
         choice: usize,
+        /// When the engine had it.
+        at: MonoNs,
         /// What.
         output: SequenceOutput,
     },
@@ -140,7 +143,7 @@ impl OutputStream {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<StreamEvent> {
         let event = std::task::ready!(self.rx.poll_recv(cx)).unwrap_or(StreamEvent::EngineDied);
         match &event {
-            StreamEvent::Output { choice, output } if output.finish.is_some() => {
+            StreamEvent::Output { choice, output, .. } if output.finish.is_some() => {
                 if let Some(open) = self.open.get_mut(*choice) {
                     *open = None;
                 }

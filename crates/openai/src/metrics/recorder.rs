@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use wayfare_engine::{Finish, FinishReason, SequenceOutput, StepOutputs};
-use wayfare_journey::MonoNs;
+use wayfare_journey::{MonoNs, WaitReason};
 
 use super::histogram::AtomicHistogram;
 
@@ -26,6 +26,8 @@ const REQUEST_SECONDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
     960.0, 1920.0, 7680.0,
 ];
+
+const PREEMPTIONS: &[f64] = &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0];
 
 /// What the recorder must remember of a sequence until it ends.
 #[derive(Clone, Debug)]
@@ -72,7 +74,38 @@ pub(crate) struct Recorder {
     params_max_tokens: AtomicHistogram,
     params_n: AtomicHistogram,
     prefill_kv_computed: AtomicHistogram,
+    recomputed_tokens: AtomicHistogram,
+    preemptions: AtomicHistogram,
+    queue_wait: QueueWaits,
     ended: EndedRequests,
+}
+
+/// Time in the waiting queue before the first step, by reason. Requests that did not wait for a reason are not in
+/// its histogram.
+#[derive(Clone, Debug)]
+struct QueueWaits([AtomicHistogram; WaitReason::COUNT]);
+
+impl QueueWaits {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicHistogram::new(FIRST_TOKEN_SECONDS)))
+    }
+}
+
+impl TypedMetric for QueueWaits {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for QueueWaits {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        WaitReason::ALL.into_iter().zip(&self.0).try_for_each(|(reason, histogram)| {
+            let labels = [("reason", reason.as_str())];
+            histogram.encode(encoder.encode_family(&labels)?)
+        })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
 }
 
 /// Ended requests by reason. All reasons are there from the start, so that a rate over them has no gap.
@@ -165,8 +198,20 @@ impl Recorder {
             "Prompt tokens computed, cached ones left out",
             &counts,
         );
+        let recomputed_tokens = histogram(
+            "vllm:request_recomputed_tokens",
+            "Tokens computed again after preemptions by request",
+            &counts,
+        );
+        let preemptions = histogram("vllm:request_preemptions", "Preemptions by request", PREEMPTIONS);
         let params_n = histogram("vllm:request_params_n", "Choices asked for by request", CHOICES);
 
+        let queue_wait = QueueWaits::new();
+        registry.register(
+            "vllm:queue_wait_seconds",
+            "Time in the queue before the first step, by what the request waited for",
+            queue_wait.clone(),
+        );
         let ended = EndedRequests::default();
         registry.register("vllm:request_success", "Requests that ended, by reason", ended.clone());
         Self {
@@ -185,6 +230,9 @@ impl Recorder {
             params_max_tokens,
             params_n,
             prefill_kv_computed,
+            recomputed_tokens,
+            preemptions,
+            queue_wait,
             ended,
         }
     }
@@ -235,6 +283,11 @@ impl Recorder {
                 self.time_per_output_token.observe(decode / f64::from(meter.generated_tokens - 1));
             }
         }
+        for (reason, ns) in finish.ledger.queue.iter() {
+            self.queue_wait.0[reason as usize].observe(ns as f64 / 1e9);
+        }
+        self.recomputed_tokens.observe(f64::from(finish.ledger.recomputed_tokens));
+        self.preemptions.observe(f64::from(finish.num_preemptions));
         self.end_to_end.observe(at.seconds_since(meter.arrived));
         self.prompt_tokens.observe(f64::from(meter.prompt_tokens));
         self.generation_tokens.observe(f64::from(meter.generated_tokens));

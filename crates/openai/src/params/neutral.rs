@@ -97,8 +97,6 @@ const KNOWN: &[(&str, &[Neutral])] = &[
     ("mm_processor_kwargs", &[EmptyObject]),
     ("media_io_kwargs", &[EmptyObject]),
     // How the request is treated.
-    ("priority", &[Number(0)]),
-    ("cache_salt", &[]),
     ("request_id", &[]),
     ("kv_transfer_params", &[]),
     ("vllm_xargs", &[EmptyObject]),

@@ -16,6 +16,10 @@ const MAX_STOP_TOKENS: usize = 256;
 /// Widest range of a seed: OpenAI's are signed, ours unsigned 64-bit numbers; negative ones wrap.
 const SEED_RANGE: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
+const PRIORITY_RANGE: std::ops::RangeInclusive<i128> = i32::MIN as i128..=i32::MAX as i128;
+/// A salt is a name or a random string; it is hashed once per request.
+const MAX_CACHE_SALT_BYTES: usize = 1024;
+
 /// How to generate and how to answer, as the client asked.
 #[derive(Debug)]
 pub(crate) struct CommonParams {
@@ -30,6 +34,8 @@ pub(crate) struct CommonParams {
     pub(crate) stop: Arc<[String]>,
     pub(crate) stop_token_ids: Arc<[TokenId]>,
     pub(crate) ignore_eos: bool,
+    pub(crate) priority: i32,
+    pub(crate) cache_salt: Option<Arc<str>>,
     /// Whether the tokeniser adds its own special tokens around the prompt.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) stream: bool,
@@ -54,6 +60,8 @@ impl CommonParams {
             stop: stop_strings(fields)?,
             stop_token_ids: stop_tokens(fields)?,
             ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
+            priority: fields.integer("priority", PRIORITY_RANGE)?.unwrap_or(0) as i32,
+            cache_salt: cache_salt(fields)?,
             add_special_tokens: fields.boolean("add_special_tokens")?,
             include_usage: include_usage(fields, stream)?,
             stream,
@@ -76,6 +84,16 @@ fn top_p(fields: &mut Fields) -> Result<f32, ApiError> {
 fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let top_k = fields.integer("top_k", -1..=i128::from(u32::MAX))?;
     Ok(top_k.and_then(|top_k| u32::try_from(top_k).ok()).filter(|top_k| *top_k > 0))
+}
+
+/// As in vLLM, an empty salt is a mistake: it would look like one and be none.
+fn cache_salt(fields: &mut Fields) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(salt) = fields.string("cache_salt")? else { return Ok(None) };
+    match salt.len() {
+        0 => Err(ApiError::invalid("cache_salt", "it must not be empty; leave it out for none")),
+        1..=MAX_CACHE_SALT_BYTES => Ok(Some(salt.into())),
+        _ => Err(ApiError::invalid("cache_salt", format!("it may have {MAX_CACHE_SALT_BYTES} bytes"))),
+    }
 }
 
 fn stop_strings(fields: &mut Fields) -> Result<Arc<[String]>, ApiError> {

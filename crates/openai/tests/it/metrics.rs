@@ -74,7 +74,7 @@ async fn every_metric_moves_to_the_value_of_the_load() {
         })
         .collect();
     expect![[r#"
-        vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4096"} 1
+        vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4096",enable_prefix_caching="False"} 1
         vllm:iteration_tokens_total_sum 4.0
         vllm:iteration_tokens_total_count 4
         vllm:time_to_first_token_seconds_sum 3.25
@@ -103,8 +103,26 @@ async fn every_metric_moves_to_the_value_of_the_load() {
         vllm:request_params_max_tokens_count 4
         vllm:request_prefill_kv_computed_tokens_sum 4.0
         vllm:request_prefill_kv_computed_tokens_count 2
+        vllm:request_recomputed_tokens_sum 4.0
+        vllm:request_recomputed_tokens_count 4
+        vllm:request_preemptions_sum 1.0
+        vllm:request_preemptions_count 4
         vllm:request_params_n_sum 4.0
         vllm:request_params_n_count 4
+        vllm:queue_wait_seconds_sum{reason="next_step"} 0.0
+        vllm:queue_wait_seconds_count{reason="next_step"} 0
+        vllm:queue_wait_seconds_sum{reason="token_budget"} 0.0
+        vllm:queue_wait_seconds_count{reason="token_budget"} 0
+        vllm:queue_wait_seconds_sum{reason="max_num_seqs"} 0.0
+        vllm:queue_wait_seconds_count{reason="max_num_seqs"} 0
+        vllm:queue_wait_seconds_sum{reason="kv_blocks"} 0.0
+        vllm:queue_wait_seconds_count{reason="kv_blocks"} 0
+        vllm:queue_wait_seconds_sum{reason="head_of_line"} 0.0
+        vllm:queue_wait_seconds_count{reason="head_of_line"} 0
+        vllm:queue_wait_seconds_sum{reason="paused"} 0.0
+        vllm:queue_wait_seconds_count{reason="paused"} 0
+        vllm:queue_wait_seconds_sum{reason="unknown"} 0.0
+        vllm:queue_wait_seconds_count{reason="unknown"} 0
         vllm:request_success_total{finished_reason="stop"} 1
         vllm:request_success_total{finished_reason="length"} 1
         vllm:request_success_total{finished_reason="abort"} 1
@@ -182,7 +200,7 @@ async fn gauges_follow_the_engine() {
         r#"vllm:num_requests_running{model_name="tiny",engine="0"} 1.0"#,
         r#"vllm:num_requests_waiting{model_name="tiny",engine="0"} 1.0"#,
         r#"vllm:kv_cache_usage_perc{model_name="tiny",engine="0"} 0.000244140625"#,
-        r#"vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4096"} 1"#,
+        r#"vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4096",enable_prefix_caching="False"} 1"#,
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
     }

@@ -60,6 +60,9 @@ async fn bad_values_name_their_parameter() {
             ("stream", json!("yes")),
             ("ignore_eos", json!(1)),
             ("model", json!(1)),
+            ("priority", json!(0.5)),
+            ("cache_salt", json!("")),
+            ("cache_salt", json!(7)),
             ("stream_options", json!({"include_usage": true})),
         ] {
             let body = request_for(path, json!({param: value}));
@@ -89,7 +92,6 @@ async fn what_is_not_supported_is_named() {
             ("response_format", json!({"type": "json_object"})),
             ("guided_regex", json!("a")),
             ("priority", json!(1)),
-            ("cache_salt", json!("salt")),
             ("min_tokens", json!(1)),
         ] {
             let body = request_for(path, json!({param: value}));

@@ -79,7 +79,7 @@ fn the_last_admitted_is_preempted_and_resumes_at_the_head_of_the_queue() {
         "#]],
     );
     let second = rig.finish_of(2).unwrap();
-    assert_eq!((second.num_preemptions, second.recomputed_tokens), (1, 32));
+    assert_eq!((second.num_preemptions, second.ledger.recomputed_tokens), (1, 32));
     assert_eq!(rig.scheduler.stats().preemptions, 1);
     assert_eq!(rig.scheduler.stats().recomputed_tokens, 32);
     assert_eq!(rig.scheduler.stats().prompt_tokens, 31 + 31 + 16);

@@ -31,7 +31,7 @@ fn preempted_in_decode_and_resumed() {
         step 1 PREFILL prefill 0/31 decode 0/4 preemptions 0 SCHEDULED FIRST 31
         step 1 DECODE prefill 31/31 decode 1/4 preemptions 0 FIRST_TOKEN
         step 3 DECODE prefill 31/31 decode 2/4 preemptions 1 PREEMPTED by r1 lost 32 freed 2
-        step 5 PREFILL prefill 31/31 decode 2/4 preemptions 1 SCHEDULED RESUME 33
+        step 5 PREFILL prefill 31/31 decode 2/4 preemptions 1 SCHEDULED RESUME 33 waited for kv_blocks by r1
         step 6 DECODE prefill 31/31 decode 4/4 preemptions 1 FINISHED length
     "#]]
     .assert_eq(&rig.journey(2));
@@ -51,12 +51,12 @@ fn preempted_in_prefill_keeps_its_high_water_mark() {
         step 1 WAITING prefill 0/128 decode 0/1 preemptions 0 QUEUED
         step 2 PREFILL prefill 0/128 decode 0/1 preemptions 0 SCHEDULED FIRST 32
         step 5 PREFILL prefill 96/128 decode 0/1 preemptions 1 PREEMPTED by itself lost 96 freed 6
-        step 6 PREFILL prefill 96/128 decode 0/1 preemptions 1 SCHEDULED RESUME 32
-        step 9 DECODE prefill 128/128 decode 1/1 preemptions 1 FIRST_TOKEN
-        step 9 DECODE prefill 128/128 decode 1/1 preemptions 1 FINISHED length
+        step 7 PREFILL prefill 96/128 decode 0/1 preemptions 1 SCHEDULED RESUME 33 waited for kv_blocks by r1
+        step 10 DECODE prefill 128/128 decode 1/1 preemptions 1 FIRST_TOKEN
+        step 10 DECODE prefill 128/128 decode 1/1 preemptions 1 FINISHED length
     "#]]
     .assert_eq(&rig.journey(2));
-    assert_eq!(rig.finish_of(2).unwrap().recomputed_tokens, 96);
+    assert_eq!(rig.finish_of(2).unwrap().ledger.recomputed_tokens, 96);
 }
 
 #[test]

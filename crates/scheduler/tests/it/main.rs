@@ -3,5 +3,8 @@
 
 mod golden;
 mod journeys;
+mod naive;
+mod prefix;
 mod properties;
 mod rig;
+mod waits;

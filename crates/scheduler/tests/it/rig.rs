@@ -7,8 +7,8 @@ use wayfare_engine::{
     EngineRequest, Finish, FinishReason, RequestId, SamplingParams, SequenceOutput, TokenId,
 };
 use wayfare_journey::{
-    Clock, CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel,
-    Tracer,
+    ApiSpan, Clock, CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs,
+    RequestLabel, Tracer, Wait,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
 use wayfare_testkit::greedy;
@@ -40,18 +40,33 @@ pub(crate) struct Rig {
     pub(crate) outputs: Vec<SequenceOutput>,
     /// The token that the n-th sampling sequence of a step gets; an ordinary one beyond.
     pub(crate) next_tokens: Vec<TokenId>,
+    config: SchedulerConfig,
     tracer: Tracer,
     captured: Arc<Captured>,
 }
 
 pub(crate) fn config(seqs: u32, budget: u32, blocks: u32) -> SchedulerConfig {
-    SchedulerConfig {
-        max_num_seqs: seqs,
-        max_num_batched_tokens: budget,
-        max_model_len: 4096,
-        block_size: 16,
-        num_kv_blocks: blocks,
+    SchedulerConfig::with_sizes(seqs, budget, 4096, 16, blocks)
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) prompt: Vec<TokenId>,
+    pub(crate) max_tokens: u32,
+    pub(crate) priority: i32,
+    pub(crate) salt: Option<&'static str>,
+}
+
+impl Asked {
+    /// One token after this prompt.
+    pub(crate) fn of(prompt: Vec<TokenId>) -> Self {
+        Self { prompt, max_tokens: 1, priority: 0, salt: None }
     }
+}
+
+fn label(id: u64) -> RequestLabel {
+    RequestLabel::new(&format!("r{id}"))
 }
 
 impl Rig {
@@ -63,39 +78,86 @@ impl Rig {
             now: MonoNs(1000),
             outputs: Vec::new(),
             next_tokens: Vec::new(),
+            config,
             tracer: Tracer::new(Arc::new(NoClock), all, captured.clone()),
             captured,
         }
     }
 
     pub(crate) fn add(&mut self, id: u64, prompt_tokens: u32, max_tokens: u32) {
-        let label = RequestLabel::new(&format!("r{id}"));
-        let span = self.tracer.admit(IncomingHeaders::default(), "/test", self.now).span.unwrap();
-        span.handle().identified(&label);
-        let core_span = span.handle().open_cores(&[(prompt_tokens, max_tokens)], self.now).pop();
+        self.add_asked(id, Asked { max_tokens, ..Asked::of(vec![5; prompt_tokens as usize]) });
+    }
+
+    /// Adds a request of one sequence whose response is over at once.
+    pub(crate) fn add_asked(&mut self, id: u64, asked: Asked) {
+        let span = self.open(id);
+        self.submit(&span, &[id], asked);
         span.complete(self.now);
-        let request = EngineRequest {
-            id: RequestId(id),
-            label,
-            prompt: vec![5; prompt_tokens as usize].into(),
-            sampling: SamplingParams { stop_token_ids: [3].into(), ..greedy(max_tokens, &[END_OF_TEXT]) },
-            arrived: self.now,
-            core_span,
-        };
-        self.scheduler.add(request, self.now).unwrap();
+    }
+
+    /// Opens the API part of a request.
+    pub(crate) fn open(&self, id: u64) -> ApiSpan {
+        let span = self.tracer.admit(IncomingHeaders::default(), "/test", self.now).span.unwrap();
+        span.handle().identified(&label(id));
+        span
+    }
+
+    /// Adds the sequences of a request.
+    pub(crate) fn submit(&mut self, span: &ApiSpan, ids: &[u64], asked: Asked) {
+        let sizes: Vec<_> = ids.iter().map(|_| (asked.prompt.len() as u32, asked.max_tokens)).collect();
+        let core_spans = span.handle().open_cores(&sizes, self.now);
+        let prompt: Arc<[TokenId]> = asked.prompt.into();
+        for (id, core_span) in ids.iter().zip(core_spans) {
+            let request = EngineRequest {
+                id: RequestId(*id),
+                label: label(*id),
+                prompt: Arc::clone(&prompt),
+                sampling: SamplingParams {
+                    stop_token_ids: [3].into(),
+                    ..greedy(asked.max_tokens, &[END_OF_TEXT])
+                },
+                priority: asked.priority,
+                cache_salt: asked.salt.map(Into::into),
+                arrived: self.now,
+                core_span: Some(core_span),
+            };
+            self.scheduler.add(request, self.now).unwrap();
+        }
     }
 
     /// One step; every time reading is 1 ms after the one before. Returns it as text:
     /// `step: id[first..end] …`, with `*` where a token is sampled.
     pub(crate) fn step(&mut self) -> String {
-        self.now.0 += 1_000_000;
-        self.scheduler.schedule(self.now);
+        self.plan();
         let planned = self.scheduler.planned().map(|sequence| {
             let end = sequence.first_position as usize + sequence.tokens.len();
             let mark = if sequence.sample.is_some() { "*" } else { "" };
             format!(" {}[{}..{end}]{mark}", sequence.id, sequence.first_position)
         });
         let text = planned.fold(format!("{}:", self.scheduler.step()), |line, part| line + &part);
+        self.compute();
+        text
+    }
+
+    /// One step, as [`Rig::step`], with the blocks of each sequence and without the number.
+    pub(crate) fn step_with_blocks(&mut self) -> String {
+        self.plan();
+        let planned = self.scheduler.planned().map(|sequence| {
+            let end = sequence.first_position as usize + sequence.tokens.len();
+            let mark = if sequence.sample.is_some() { "*" } else { "" };
+            format!(" {}[{}..{end}]{mark}{:?}", sequence.id, sequence.first_position, sequence.blocks)
+        });
+        let text = planned.collect();
+        self.compute();
+        text
+    }
+
+    fn plan(&mut self) {
+        self.now.0 += 1_000_000;
+        self.scheduler.schedule(self.now);
+    }
+
+    fn compute(&mut self) {
         let sampling = self.scheduler.planned().filter(|sequence| sequence.sample.is_some()).count();
         let tokens: Vec<TokenId> = (0..sampling)
             .map(|index| self.next_tokens.get(index).copied().unwrap_or(ORDINARY_TOKEN))
@@ -103,7 +165,6 @@ impl Rig {
         self.now.0 += 1_000_000;
         self.scheduler.commit(&tokens, self.now, &mut self.outputs);
         self.scheduler.check_invariants().unwrap();
-        text
     }
 
     pub(crate) fn steps(&mut self, count: usize) -> String {
@@ -119,13 +180,34 @@ impl Rig {
         self.outputs.iter().filter(|output| output.id == RequestId(id)).find_map(|o| o.finish.as_deref())
     }
 
+    pub(crate) fn budget(&self) -> u32 {
+        self.config.max_num_batched_tokens
+    }
+
+    pub(crate) fn max_num_seqs(&self) -> u32 {
+        self.config.max_num_seqs
+    }
+
+    /// The journeys that are complete.
+    pub(crate) fn journeys(&self) -> Vec<FinishedJourney> {
+        self.captured.0.lock().clone()
+    }
+
+    /// The waiting queue: `id reason`, with `by blocker` where one is to blame.
+    pub(crate) fn waiting(&self) -> String {
+        let entries = self.scheduler.waiting().map(|waiting| {
+            let by = waiting.blocker.map(|label| format!(" by {label}")).unwrap_or_default();
+            format!("{} {}{by}", waiting.id, waiting.reason.as_str())
+        });
+        entries.collect::<Vec<_>>().join(", ")
+    }
+
     /// The journey of a finished request, an event a line.
     pub(crate) fn journey(&self, id: u64) -> String {
         let journeys = self.captured.0.lock();
-        let label = format!("r{id}");
         let journey = journeys
             .iter()
-            .find(|journey| journey.cell().label().is_some_and(|l| l.as_str() == label))
+            .find(|journey| journey.cell().label() == Some(&label(id)))
             .expect("the request has ended");
         let (_, core) = journey.cores().next().expect("it had a core span");
         core.events
@@ -133,8 +215,12 @@ impl Rig {
             .map(|event| {
                 let kind = match &event.kind {
                     CoreEventKind::Queued => "QUEUED".into(),
-                    CoreEventKind::Scheduled { kind, scheduled_tokens, .. } => {
-                        format!("SCHEDULED {} {scheduled_tokens}", kind.as_str())
+                    CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens, wait } => {
+                        let kind = kind.as_str();
+                        format!(
+                            "SCHEDULED {kind} {scheduled_tokens}{}",
+                            extras(*cached_tokens, wait.as_ref())
+                        )
                     }
                     CoreEventKind::FirstToken => "FIRST_TOKEN".into(),
                     CoreEventKind::Preempted { by, tokens_lost, blocks_freed } => {
@@ -156,4 +242,11 @@ impl Rig {
             })
             .collect()
     }
+}
+
+fn extras(cached_tokens: u32, wait: Option<&Wait>) -> String {
+    let cached = if cached_tokens > 0 { format!(" cached {cached_tokens}") } else { String::new() };
+    let Some(Wait { reason, blocker }) = wait else { return cached };
+    let by = blocker.as_ref().map(|blocker| format!(" by {blocker}")).unwrap_or_default();
+    format!("{cached} waited for {}{by}", reason.as_str())
 }

@@ -7,7 +7,8 @@ use wayfare_engine::{
     Finish, FinishReason, FirstOutput, RequestId, SequenceOutput, SequenceTimes, Terminator, TokenId,
 };
 use wayfare_journey::{
-    CoreEvent, CoreEventKind, CoreSpan, FinishStatus, MonoNs, Phase, Progress, RequestLabel, ScheduleKind,
+    CoreEvent, CoreEventKind, CoreLedger, CoreSpan, FinishStatus, MonoNs, Phase, Progress, RequestLabel,
+    ScheduleKind,
 };
 
 use super::{Reply, SubmittedRequest};
@@ -90,7 +91,7 @@ impl Sequence {
         self.phase = Phase::Prefill;
         let kind = if is_first { ScheduleKind::First } else { ScheduleKind::Resume };
         let scheduled_tokens = self.prompt_tokens + self.progress.decode_done;
-        self.record(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens }, time);
+        self.record(CoreEventKind::Scheduled { kind, cached_tokens: 0, scheduled_tokens, wait: None }, time);
     }
 
     pub(super) fn emit(&mut self, tokens: &[TokenId], time: StepTime) -> SequenceOutput {
@@ -163,13 +164,9 @@ impl Sequence {
             FinishReason::Error => FinishStatus::Error,
         };
         self.end_span(status, time);
-        Finish {
-            reason,
-            terminator,
-            times: self.times,
-            num_preemptions: self.num_preemptions,
-            recomputed_tokens: self.recomputed_tokens,
-        }
+        let mut ledger = CoreLedger::default();
+        ledger.recomputed_tokens = self.recomputed_tokens;
+        Finish { reason, terminator, times: self.times, num_preemptions: self.num_preemptions, ledger }
     }
 
     pub(super) fn end_span(&mut self, status: FinishStatus, time: StepTime) {

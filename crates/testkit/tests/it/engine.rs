@@ -87,6 +87,8 @@ fn request(id: u64, core_span: Option<CoreSpan>) -> EngineRequest {
         label: RequestLabel::new("cmpl-1"),
         prompt: Arc::from([1, 2, 3]),
         sampling: greedy(4, &[9]),
+        priority: 0,
+        cache_salt: None,
         arrived: MonoNs(50),
         core_span,
     }
@@ -157,7 +159,7 @@ fn the_test_can_push_everything_by_hand() {
     assert!(rig.engine.emit_last(id, &[8], FinishReason::Stop, Some(Terminator::StopToken(8))));
     assert!(!rig.engine.emit(id, &[1]), "it has ended");
     let (_, finish) = rig.finished(1).remove(0);
-    assert_eq!((finish.num_preemptions, finish.recomputed_tokens), (1, 5));
+    assert_eq!((finish.num_preemptions, finish.ledger.recomputed_tokens), (1, 5));
     assert_eq!(
         kinds(&rig.journey(span)),
         ["QUEUED", "FIRST", "TOKEN", "PREEMPTED", "RESUME", "FINISHED stopped"]

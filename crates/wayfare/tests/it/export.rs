@@ -82,6 +82,16 @@ fn assert_one_clock(request: &SpanView, core: &SpanView) {
     }
 }
 
+/// The buckets of both kinds of span, and `more`, add up to the span.
+fn assert_ledger(span: &SpanView, more: &[&str]) {
+    let core = ["queue", "prefill", "prefill_wait", "decode", "interference", "preempted", "recompute"];
+    let bucket = |name: &&str| span.int(&format!("journey.ledger.{name}_ns")).expect("every bucket is there");
+    let total: i64 = core.iter().chain(more).map(bucket).sum();
+    assert_eq!(total.cast_unsigned(), span.end_unix_ns - span.start_unix_ns);
+    let reasons = span.attributes.keys().filter(|key| key.starts_with("journey.ledger.queue."));
+    assert_eq!(reasons.map(|key| span.int(key).unwrap()).sum::<i64>(), bucket(&"queue"));
+}
+
 fn assert_core_attributes(request: &SpanView, core: &SpanView) {
     let prompt_tokens = request.int("gen_ai.usage.prompt_tokens").unwrap();
     let completion_tokens = request.int("gen_ai.usage.completion_tokens").unwrap();
@@ -93,7 +103,12 @@ fn assert_core_attributes(request: &SpanView, core: &SpanView) {
     assert_eq!(finished.text("event.type"), Some("FINISHED"));
     let scheduled = core.event("journey.SCHEDULED").unwrap();
     assert_eq!(scheduled.text("schedule.kind"), Some("FIRST"));
-    assert_eq!(scheduled.int("scheduled_tokens"), Some(prompt_tokens));
+    let cached_tokens = scheduled.int("cached_tokens").unwrap();
+    assert_eq!(scheduled.int("scheduled_tokens"), Some(prompt_tokens - cached_tokens));
+    assert_eq!(request.int("gen_ai.usage.cache_read.input_tokens"), Some(cached_tokens));
+    assert_eq!(request.int("journey.tokens.cached"), Some(cached_tokens));
+    assert_ledger(request, &["receive", "prepare", "admit", "deliver"]);
+    assert_ledger(core, &[]);
     for event in &core.events {
         for (key, is_right) in [
             ("event.type", matches!(event.attributes.get("event.type"), Some(AttributeValue::Text(_)))),

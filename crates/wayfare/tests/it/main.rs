@@ -24,4 +24,5 @@ mod rig;
 mod server;
 mod shutdown;
 mod start;
+mod steering;
 mod trace_context;

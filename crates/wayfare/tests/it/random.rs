@@ -186,6 +186,8 @@ fn setup(random: &mut StdRng) -> Setup {
             max_model_len: 256,
             block_size: 16,
             num_kv_blocks: random.random_range(18..40),
+            prefix_caching: random.random_bool(0.5).then(|| random.random()),
+            ..setup.scheduler
         };
         setup.max_queued = random.random_bool(0.5).then(|| NonZeroU32::new(8)).flatten();
         setup.limits.request_timeout = random.random_bool(0.5).then_some(Duration::from_millis(60));

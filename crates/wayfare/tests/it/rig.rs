@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use wayfare_engine::{Engine as _, TokenId};
-use wayfare_engine_local::{LocalEngine, StepInput};
+use wayfare_engine_local::{LocalEngine, QueueLimits, StepInput};
 use wayfare_journey::{Clock, HeadSampler, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::{
     EngineDescription, ExportCounters, Exporter, ExporterConfig, ExporterOptions, Resource,
@@ -46,13 +46,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let scheduler = SchedulerConfig {
-            max_num_seqs: 8,
-            max_num_batched_tokens: 256,
-            max_model_len: 4096,
-            block_size: 16,
-            num_kv_blocks: 1024,
-        };
+        let scheduler = SchedulerConfig::with_sizes(8, 256, 4096, 16, 1024);
         Self {
             scheduler,
             max_queued: None,
@@ -105,7 +99,7 @@ impl Setup {
         let boxed = (Box::new(executor), Box::new(output_sink));
         let engine = LocalEngine::start(self.scheduler, vocab_size, boxed.0, boxed.1, Arc::clone(&clock))
             .unwrap()
-            .with_max_queued(self.max_queued);
+            .with_queue_limits(QueueLimits { requests: self.max_queued, tokens: None });
         let engine = Arc::new(engine);
 
         let sink = OtlpSink::start();

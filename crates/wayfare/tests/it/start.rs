@@ -37,7 +37,8 @@ fn a_bad_flag() {
         &["sim", "--max-num-seqs", "300", "--max-num-batched-tokens", "200"],
         &["max_num_batched_tokens"],
     );
-    assert_refused(&["sim", "--enable-prefix-caching"], &["--enable-prefix-caching", "not supported"]);
+    assert_refused(&["sim", "--scheduling-policy", "lifo"], &["--scheduling-policy", "fcfs, priority"]);
+    assert_refused(&["sim", "--no-enable-chunked-prefill"], &["max_num_batched_tokens", "max_model_len"]);
     assert_refused(&["sim", "--shutdown-timeout", "soon"], &["--shutdown-timeout"]);
     assert_refused(&["--max-model-len", "9000"], &["--max-model-len", "8192"]);
 }
