@@ -105,6 +105,10 @@ pub enum CoreEventKind {
         cached_tokens: Option<u64>,
         /// Tokens that the step computes for the sequence.
         scheduled_tokens: Option<u64>,
+        /// Why it had waited.
+        wait_reason: Option<Box<str>>,
+        /// The request that was to blame.
+        wait_blocker: Option<Box<str>>,
     },
     /// The first output token exists.
     FirstToken,
@@ -138,6 +142,8 @@ impl CoreEvent {
                 is_resume: attributes.text(core_key::SCHEDULE_KIND) == Some("RESUME"),
                 cached_tokens: attributes.count(core_key::CACHED_TOKENS),
                 scheduled_tokens: attributes.count(core_key::SCHEDULED_TOKENS),
+                wait_reason: attributes.text(core_key::WAIT_REASON).map(Into::into),
+                wait_blocker: attributes.text(core_key::WAIT_BLOCKER).map(Into::into),
             },
             name if name == core_event::FIRST_TOKEN.name => CoreEventKind::FirstToken,
             name if name == core_event::PREEMPTED.name => CoreEventKind::Preempted {

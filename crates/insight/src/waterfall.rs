@@ -3,6 +3,7 @@
 mod bars;
 mod events;
 mod header;
+mod ledger;
 mod text;
 
 use crate::journey::TracedJourney;
@@ -11,8 +12,8 @@ use text::Page;
 const MIN_WIDTH: usize = 40;
 const MAX_WIDTH: usize = 400;
 
-/// Shows one journey: what it was, both of its spans on one axis of time, and its events with their offsets
-/// from its start.
+/// Shows one journey: what it was, both of its spans on one axis of time, its ledger, and its events with their
+/// offsets from its start.
 ///
 /// No line is longer than `width` characters, which is taken as 40 at least and 400 at most; what does not
 /// fit is cut with an ellipsis. With `color`, ANSI escapes are added. Texts of the file cannot smuggle in
@@ -25,6 +26,9 @@ pub fn waterfall(journey: &TracedJourney, width: usize, color: bool) -> String {
     page.blank();
     bars::write(journey, &mut page);
     page.blank();
+    if ledger::write(journey, &mut page) {
+        page.blank();
+    }
     events::write(journey, &mut page);
     page.into_text()
 }

@@ -44,7 +44,8 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
 
 /// Allocations of 100 steps in which all sequences decode and take new blocks now and then.
 fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
-    let mut scheduler = Scheduler::new(SchedulerConfig::with_sizes(64, 2048, 4096, 16, 2000)).unwrap();
+    let sizes = SchedulerConfig::with_sizes(64, 2048, 4096, 16, 2000);
+    let mut scheduler = Scheduler::new(SchedulerConfig { prefix_caching: Some([1, 2]), ..sizes }).unwrap();
     (0..SEQUENCES).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
     let tokens: Vec<TokenId> = vec![7; SEQUENCES as usize];
     let mut outputs: Vec<SequenceOutput> = Vec::with_capacity(tokens.len());

@@ -125,10 +125,19 @@ fn describe_core(event: &CoreEvent) -> (String, Style, Vec<String>) {
 
     let (name, style) = match &event.kind {
         CoreEventKind::Queued => ("QUEUED".to_string(), Style::Yellow),
-        CoreEventKind::Scheduled { is_resume, cached_tokens, scheduled_tokens } => {
+        CoreEventKind::Scheduled {
+            is_resume,
+            cached_tokens,
+            scheduled_tokens,
+            wait_reason,
+            wait_blocker,
+        } => {
             details.extend(scheduled_tokens.map(|tokens| format!("computes {tokens}")));
             details
                 .extend(cached_tokens.filter(|tokens| *tokens > 0).map(|tokens| format!("cached {tokens}")));
+            let by = wait_blocker.as_deref().map(|by| format!(" by {}", harmless(by))).unwrap_or_default();
+            details
+                .extend(wait_reason.as_deref().map(|reason| format!("waited for {}{by}", harmless(reason))));
             (format!("SCHEDULED {}", if *is_resume { "resume" } else { "first" }), Style::Cyan)
         }
         CoreEventKind::FirstToken => ("FIRST_TOKEN".into(), Style::Green),

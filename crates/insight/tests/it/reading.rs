@@ -35,8 +35,13 @@ fn journeys_of_the_reference_are_found_among_foreign_spans() {
 fn events_are_typed() {
     let journey = reference_journey("chatcmpl-ab05b8a21977c252");
     let kinds: Vec<_> = journey.cores[0].events.iter().map(|event| event.kind.clone()).collect();
-    let scheduled =
-        |is_resume| CoreEventKind::Scheduled { is_resume, cached_tokens: None, scheduled_tokens: None };
+    let scheduled = |is_resume| CoreEventKind::Scheduled {
+        is_resume,
+        cached_tokens: None,
+        scheduled_tokens: None,
+        wait_reason: None,
+        wait_blocker: None,
+    };
     let preempted =
         CoreEventKind::Preempted { by: None, tokens_lost: None, blocks_freed: None, folded: None };
     assert_eq!(

@@ -259,10 +259,15 @@ fn what_our_own_files_say_more() {
                     llm_core                 ············▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒███████████╳╳╳╳╳╳╳╳╳╳╳╳╳███████████████████████
                                   ╌ prepare  ━ in the engine  » deliver  · queue  ▒ prefill  █ decode  ╳ preempted
 
+                    ledger        100.0 ms in all
+                                  receive 1.00 ms 1.0 %  prepare 4.00 ms 4.0 %  admit 5.00 ms 5.0 %
+                                  queue 10.0 ms (token_budget 6.00 ms, head_of_line 3.00 ms) 10.0 %  prefill 30.0 ms 30.0 %  decode 17.0 ms 17.0 %
+                                  interference 4.00 ms 4.0 %  preempted 10.0 ms 10.0 %  recompute 9.00 ms 9.0 %  deliver 10.0 ms 10.0 %
+
                         +0.000 ms  api   ARRIVED
                         +8.000 ms  api   HANDOFF_TO_CORE     10 prompt tokens
                        +10.000 ms  core  QUEUED              step 6  prefill 0/10  decode 0/5
-                       +20.000 ms  core  SCHEDULED first     step 7  prefill 4/10  decode 0/5  computes 6  cached 4
+                       +20.000 ms  core  SCHEDULED first     step 7  prefill 4/10  decode 0/5  computes 6  cached 4  waited for token_budget by chatc…
                        +50.000 ms  core  FIRST_TOKEN         step 7  prefill 10/10  decode 1/5
                        +51.000 ms  api   FIRST_RESPONSE
                        +60.000 ms  core  PREEMPTED           step 9  prefill 10/10  decode 3/5  preemption 1  for chatcmpl-other  12 tokens lost  1 b…
