@@ -91,8 +91,40 @@ fn ensure(holds: bool, rule: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(rule.to_owned()) }
 }
 
+/// What the buckets of a span's ledger add up to; buckets that are absent hold nothing.
+pub(crate) fn ledger_ns(span: &SpanView) -> u64 {
+    const BUCKETS: [&str; 11] = [
+        "receive",
+        "prepare",
+        "admit",
+        "queue",
+        "prefill",
+        "prefill_wait",
+        "decode",
+        "interference",
+        "preempted",
+        "recompute",
+        "deliver",
+    ];
+    BUCKETS.iter().map(|bucket| bucket_ns(span, bucket)).sum()
+}
+
+/// One bucket of a span's ledger.
+pub(crate) fn bucket_ns(span: &SpanView, bucket: &str) -> u64 {
+    span.int(&format!("journey.ledger.{bucket}_ns")).unwrap_or(0).cast_unsigned()
+}
+
+fn check_ledger(span: &SpanView) -> Result<(), String> {
+    ensure(ledger_ns(span) == span.end_unix_ns - span.start_unix_ns, "the ledger adds up to the span")?;
+    let is_reason = |key: &&String| key.starts_with("journey.ledger.queue.");
+    let by_reason: i64 = span.attributes.keys().filter(is_reason).filter_map(|key| span.int(key)).sum();
+    ensure(by_reason.cast_unsigned() == bucket_ns(span, "queue"), "the reasons add up to the queue")
+}
+
 fn check(journey: &Journey) -> Result<(), String> {
     check_request(&journey.request)?;
+    check_ledger(&journey.request)?;
+    journey.cores.iter().try_for_each(check_ledger)?;
     let request = &journey.request;
     let handed_over = request.event("api.HANDOFF_TO_CORE").is_some();
     ensure(journey.cores.len() == usize::from(handed_over), "a sequence for each that was handed over")?;

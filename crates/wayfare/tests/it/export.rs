@@ -5,6 +5,7 @@ use std::time::Duration;
 use wayfare_insight::{ApiEventKind, CoreEventKind, read_journeys};
 use wayfare_testkit::{AttributeValue, OtlpSink, SpanView};
 
+use crate::arrived::ledger_ns;
 use crate::client::{chat, completion, post};
 use crate::server::{ServerProcess, command};
 
@@ -82,16 +83,6 @@ fn assert_one_clock(request: &SpanView, core: &SpanView) {
     }
 }
 
-/// The buckets of both kinds of span, and `more`, add up to the span.
-fn assert_ledger(span: &SpanView, more: &[&str]) {
-    let core = ["queue", "prefill", "prefill_wait", "decode", "interference", "preempted", "recompute"];
-    let bucket = |name: &&str| span.int(&format!("journey.ledger.{name}_ns")).expect("every bucket is there");
-    let total: i64 = core.iter().chain(more).map(bucket).sum();
-    assert_eq!(total.cast_unsigned(), span.end_unix_ns - span.start_unix_ns);
-    let reasons = span.attributes.keys().filter(|key| key.starts_with("journey.ledger.queue."));
-    assert_eq!(reasons.map(|key| span.int(key).unwrap()).sum::<i64>(), bucket(&"queue"));
-}
-
 fn assert_core_attributes(request: &SpanView, core: &SpanView) {
     let prompt_tokens = request.int("gen_ai.usage.prompt_tokens").unwrap();
     let completion_tokens = request.int("gen_ai.usage.completion_tokens").unwrap();
@@ -107,8 +98,9 @@ fn assert_core_attributes(request: &SpanView, core: &SpanView) {
     assert_eq!(scheduled.int("scheduled_tokens"), Some(prompt_tokens - cached_tokens));
     assert_eq!(request.int("gen_ai.usage.cache_read.input_tokens"), Some(cached_tokens));
     assert_eq!(request.int("journey.tokens.cached"), Some(cached_tokens));
-    assert_ledger(request, &["receive", "prepare", "admit", "deliver"]);
-    assert_ledger(core, &[]);
+    for span in [request, core] {
+        assert_eq!(ledger_ns(span), span.end_unix_ns - span.start_unix_ns);
+    }
     for event in &core.events {
         for (key, is_right) in [
             ("event.type", matches!(event.attributes.get("event.type"), Some(AttributeValue::Text(_)))),

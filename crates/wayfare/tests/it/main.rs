@@ -9,6 +9,7 @@ mod disconnects;
 mod documented;
 mod engine_endings;
 mod export;
+mod field;
 mod finishes;
 mod heap;
 mod hub;

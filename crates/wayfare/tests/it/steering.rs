@@ -112,7 +112,7 @@ fn requests_that_begin_alike_share_what_is_computed_until_it_is_reset() {
         body
     };
     assert_eq!(server.cached(&prompt(100)), 0);
-    // The tokeniser of the simulated model has a token per byte and one at the start.
+    // A byte is a token, and the last block is always computed.
     assert_eq!(server.cached(&prompt(100)), 96);
     assert_eq!((server.cached(&salted("a")), server.cached(&salted("b"))), (0, 0));
     assert_eq!(server.cached(&salted("a")), 96);
