@@ -1,7 +1,10 @@
 //! What was sent and what was lost, and why. Written by the exporter, readable from any thread at any time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 /// Why spans did not reach a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +51,8 @@ pub struct DestinationCounters {
     exported: AtomicU64,
     pending: AtomicU64,
     retries: AtomicU64,
-    tls_failures: AtomicU64,
+    /// Attempts that failed, by status. Written by the destination's worker, never on a request's path.
+    failures: Mutex<BTreeMap<String, u64>>,
     dropped: [AtomicU64; DropCause::ALL.len()],
 }
 
@@ -59,7 +63,7 @@ impl DestinationCounters {
             exported: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            tls_failures: AtomicU64::new(0),
+            failures: Mutex::default(),
             dropped: Default::default(),
         }
     }
@@ -88,12 +92,14 @@ impl DestinationCounters {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Attempts that failed because no trust could be established: a certificate that is not trusted, has
-    /// expired or is for another name, or a client certificate that the destination does not take. Over gRPC
-    /// the latter can look like a connection that was just closed, and then counts as a retry alone.
+    /// Attempts that failed, by status: the gRPC code (`Unavailable`), the HTTP status (`503`), or what kept the
+    /// destination from answering: `unreachable`, `timeout`, `tls` (no trust could be established: a certificate
+    /// that is not trusted, has expired or is for another name, or a client certificate that the destination does
+    /// not take; over gRPC the latter can look like a connection that was just closed), `local` for what went
+    /// wrong on this side.
     #[must_use]
-    pub fn tls_failures(&self) -> u64 {
-        self.tls_failures.load(Ordering::Relaxed)
+    pub fn failures(&self) -> BTreeMap<String, u64> {
+        self.failures.lock().clone()
     }
 
     /// Spans that were lost for this cause.
@@ -117,8 +123,14 @@ impl DestinationCounters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_tls_failure(&self) {
-        self.tls_failures.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add_failure(&self, status: &str) {
+        let mut failures = self.failures.lock();
+        match failures.get_mut(status) {
+            Some(count) => *count += 1,
+            None => {
+                failures.insert(status.to_owned(), 1);
+            }
+        }
     }
 
     /// Spans that never entered the backlog.

@@ -6,6 +6,7 @@ mod http;
 mod rpc_status;
 mod tls;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -41,19 +42,40 @@ impl Accepted {
 
 /// A destination that did not take a message.
 #[derive(Debug)]
-pub(crate) enum SendError {
+pub(crate) struct SendError {
+    /// What to do about it.
+    pub(crate) kind: SendErrorKind,
+    /// What it said, as a label of few values: the gRPC code, the HTTP status, or what kept it from answering.
+    pub(crate) status: Cow<'static, str>,
+    /// All of it, in words.
+    pub(crate) reason: String,
+}
+
+/// What to do about a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SendErrorKind {
     /// It may take the message later.
     Retryable {
-        reason: String,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
     /// No trust could be established. A certificate that is renewed mends that, so it may be tried again.
-    Tls { reason: String },
+    Tls,
     /// It will never take the message.
-    Refused { reason: String },
+    Refused,
     /// The message was lost on this side, and trying again could double a part of it.
-    Failed { reason: String },
+    Failed,
+}
+
+impl SendError {
+    fn new(kind: SendErrorKind, status: impl Into<Cow<'static, str>>, reason: String) -> Self {
+        Self { kind, status: status.into(), reason }
+    }
+
+    /// A failure on this side.
+    fn failed(reason: String) -> Self {
+        Self::new(SendErrorKind::Failed, "local", reason)
+    }
 }
 
 /// An open destination.
@@ -98,9 +120,9 @@ impl Transport {
 fn unreachable(error: &(dyn Error + 'static)) -> SendError {
     let reason = with_causes(error);
     if tls::has_failed(error) {
-        SendError::Tls { reason }
+        SendError::new(SendErrorKind::Tls, "tls", reason)
     } else {
-        SendError::Retryable { reason, retry_after: None }
+        SendError::new(SendErrorKind::Retryable { retry_after: None }, "unreachable", reason)
     }
 }
 
@@ -120,5 +142,6 @@ fn with_causes(error: &dyn Error) -> String {
 }
 
 fn timed_out(limit: Duration) -> SendError {
-    SendError::Retryable { reason: format!("no answer within {limit:?}"), retry_after: None }
+    let kind = SendErrorKind::Retryable { retry_after: None };
+    SendError::new(kind, "timeout", format!("no answer within {limit:?}"))
 }

@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::convert::Converter;
 use crate::counters::{DestinationCounters, DropCause};
 use crate::failure_log::FailureLog;
-use crate::transport::{SendError, Transport};
+use crate::transport::{SendError, SendErrorKind, Transport};
 
 /// How often one batch is tried when the server is ending.
 const ATTEMPTS_AT_THE_END: u32 = 3;
@@ -86,14 +86,13 @@ impl Worker {
                 }
                 Err(error) => error,
             };
-            let (reason, retry_after) = match error {
-                SendError::Retryable { reason, retry_after } => (reason, retry_after),
-                SendError::Tls { reason } => {
-                    self.account.add_tls_failure();
-                    (reason, None)
-                }
-                SendError::Refused { reason } => return self.lose(DropCause::Refused, spans, &reason),
-                SendError::Failed { reason } => return self.lose(DropCause::GaveUp, spans, &reason),
+            let SendError { kind, status, reason } = error;
+            self.account.add_failure(&status);
+            let retry_after = match kind {
+                SendErrorKind::Retryable { retry_after } => retry_after,
+                SendErrorKind::Tls => None,
+                SendErrorKind::Refused => return self.lose(DropCause::Refused, spans, &reason),
+                SendErrorKind::Failed => return self.lose(DropCause::GaveUp, spans, &reason),
             };
             failed_attempts += 1;
             let backoff = self.retry.backoff(failed_attempts, retry_after);

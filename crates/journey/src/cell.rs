@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, RequestMoments};
 use crate::live::{JourneyState, LiveSequence, SequenceState, SequenceView};
 use crate::registry::Place;
 use crate::tracer::TracerShared;
-use crate::{MonoNs, SpanId, TraceContext};
+use crate::{MonoNs, SpanId, TraceContext, TraceId};
 
 /// Why a request failed. The first report counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,6 +316,12 @@ impl JourneyHandle {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// The trace of a request that the head has decided to record; what an exemplar may name.
+    #[must_use]
+    pub fn sampled_trace_id(&self) -> Option<TraceId> {
+        self.cell().filter(|cell| cell.head_sampled()).map(|cell| cell.context().trace_id)
     }
 
     /// The response id is known.

@@ -7,6 +7,8 @@ use wayfare_engine::{Engine, TokenId};
 use wayfare_journey::{Clock, Tracer, WallAnchor};
 use wayfare_text::{ChatTemplate, Tokenizer};
 
+use crate::metrics::MetricSource;
+
 /// Everything a [`Server`](crate::Server) needs, fixed for its life.
 pub struct ServerConfig {
     /// The names under which clients may ask for the model; the first is the default and names the metrics.
@@ -34,6 +36,8 @@ pub struct ServerConfig {
     pub default_seed: Option<u64>,
     /// What a client may use up.
     pub limits: ServerLimits,
+    /// Parts of the program whose metrics are shown with the server's own.
+    pub metric_sources: Vec<Arc<dyn MetricSource>>,
 }
 
 /// Bounds on what one client may use up.

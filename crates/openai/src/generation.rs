@@ -105,7 +105,8 @@ impl Generation {
             arrived: context.arrived,
             core_span,
         };
-        let meter = RequestMeter::new(context.arrived, prompt_tokens, max_tokens, 1);
+        let meter = RequestMeter::new(context.arrived, prompt_tokens, max_tokens, 1)
+            .with_trace(journey.sampled_trace_id());
         outputs
             .submit(request, meter)
             .map_err(|error| ApiError::not_submitted(&error, endpoint.prompt_param(), max_tokens))?;

@@ -44,5 +44,6 @@ mod sse;
 pub use config::{ServerConfig, ServerConfigError, ServerLimits};
 pub use engine_admin::engine_admin_routes;
 pub use hub::{HubSink, OutputHub, output_channel};
+pub use metrics::{MetricFamily, MetricKind, MetricSource};
 pub use server::Server;
 pub use shutdown::ShutdownHandle;

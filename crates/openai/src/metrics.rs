@@ -4,8 +4,10 @@
 //! the numbers are the same with tracing on, off and sampled.
 
 mod engine_totals;
+mod exemplars;
 mod histogram;
 mod recorder;
+mod source;
 
 use std::sync::Arc;
 
@@ -13,9 +15,12 @@ use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use wayfare_engine::{Engine, EngineLimits};
+use wayfare_journey::WallAnchor;
 
 use self::engine_totals::EngineTotals;
 pub(crate) use self::recorder::{Recorder, RequestMeter};
+use self::source::SourceCollector;
+pub use self::source::{MetricFamily, MetricKind, MetricSource};
 
 /// The `Content-Type` of OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,8 +35,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a server for `model_name`, and the recorder that feeds them.
-    pub(crate) fn new(model_name: &str, engine: Arc<dyn Engine>) -> (Self, Recorder) {
+    /// The metrics of a server for `model_name`, with those of `sources`, and the recorder that feeds them.
+    pub(crate) fn new(
+        model_name: &str,
+        engine: Arc<dyn Engine>,
+        wall: WallAnchor,
+        sources: Vec<Arc<dyn MetricSource>>,
+    ) -> (Self, Recorder) {
         let limits = engine.limits();
         let mut registry = Registry::default();
         registry.register("vllm:cache_config", "Configuration of the KV cache", cache_config(&limits));
@@ -40,8 +50,11 @@ impl Metrics {
                 .into_iter()
                 .map(|(key, value)| (key.into(), value.to_owned().into())),
         );
-        let recorder = Recorder::register(labelled, limits.max_model_len);
+        let recorder = Recorder::register(labelled, limits.max_model_len, wall);
         labelled.register_collector(Box::new(EngineTotals::new(engine)));
+        for source in sources {
+            registry.register_collector(Box::new(SourceCollector(source)));
+        }
         (Self { registry }, recorder)
     }
 

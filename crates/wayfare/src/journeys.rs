@@ -15,6 +15,7 @@ use wayfare_journey_otlp::{
 };
 
 use crate::cli::JourneyOptions;
+use crate::journey_metrics::JourneyMetrics;
 
 /// What the options and the environment ask for, checked; nothing is opened yet.
 #[derive(Debug)]
@@ -139,6 +140,11 @@ impl JourneyTracing {
     pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor) -> Router {
         let routes = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
         routes.unwrap_or_default()
+    }
+
+    /// What tracing says about itself at `/metrics`.
+    pub(crate) fn metrics(&self) -> JourneyMetrics {
+        JourneyMetrics::new(self.tracer.clone(), self.exporter.as_ref().map(Exporter::counters))
     }
 
     /// Sends what is left and says what became of it. When all requests have ended.

@@ -5,6 +5,7 @@ mod backend;
 mod cli;
 #[cfg(feature = "hub")]
 mod hub;
+mod journey_metrics;
 mod journeys;
 mod logging;
 mod memory;

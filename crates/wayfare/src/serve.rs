@@ -91,6 +91,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
         limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
+        metric_sources: tracing.iter().map(|tracing| Arc::new(tracing.metrics()) as _).collect(),
     };
     runtime.block_on(async {
         let server = Server::start(config, hub)?;

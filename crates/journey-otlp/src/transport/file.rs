@@ -27,20 +27,20 @@ impl FileTransport {
     pub(super) async fn send(&mut self, message: &ExportTraceServiceRequest) -> Result<Accepted, SendError> {
         let mut line = Vec::new();
         json::write_line(message, &mut line)
-            .map_err(|error| SendError::Failed { reason: error.to_string() })?;
+            .map_err(|error| SendError::failed(error.to_string()))?;
         let Some(mut lines) = self.lines.take() else {
-            return Err(SendError::Failed { reason: "the thread that wrote the file is gone".into() });
+            return Err(SendError::failed("the thread that wrote the file is gone".into()));
         };
         let written = tokio::task::spawn_blocking(move || {
             let result = lines.append(line);
             (lines, result)
         });
         let (lines, result) =
-            written.await.map_err(|error| SendError::Failed { reason: error.to_string() })?;
+            written.await.map_err(|error| SendError::failed(error.to_string()))?;
         self.lines = Some(lines);
         match result {
             Ok(()) => Ok(Accepted::default()),
-            Err(error) => Err(SendError::Failed { reason: error.to_string() }),
+            Err(error) => Err(SendError::failed(error.to_string())),
         }
     }
 }

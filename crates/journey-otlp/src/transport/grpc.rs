@@ -12,7 +12,7 @@ use tonic::{Code, Request, Status};
 
 use super::rpc_status::retry_delay;
 use super::tls::{HttpVersion, connector};
-use super::{Accepted, SendError, USER_AGENT, timed_out, unreachable};
+use super::{Accepted, SendError, SendErrorKind, USER_AGENT, timed_out, unreachable};
 use crate::config::{Collector, Compression};
 
 #[derive(Debug)]
@@ -74,6 +74,8 @@ fn failure(status: &Status) -> SendError {
         Code::ResourceExhausted => retry_after.is_some(),
         _ => false,
     };
-    let reason = format!("{:?}: {}", status.code(), status.message());
-    if is_retryable { SendError::Retryable { reason, retry_after } } else { SendError::Refused { reason } }
+    let code = format!("{:?}", status.code());
+    let reason = format!("{code}: {}", status.message());
+    let kind = if is_retryable { SendErrorKind::Retryable { retry_after } } else { SendErrorKind::Refused };
+    SendError::new(kind, code, reason)
 }

@@ -19,7 +19,7 @@ use prost::Message as _;
 
 use super::rpc_status;
 use super::tls::{HttpVersion, connector, plain_connector};
-use super::{Accepted, SendError, USER_AGENT, timed_out, unreachable};
+use super::{Accepted, SendError, SendErrorKind, USER_AGENT, timed_out, unreachable};
 use crate::config::{Collector, Compression};
 use crate::json;
 
@@ -90,17 +90,16 @@ impl HttpTransport {
     }
 
     fn body(&self, message: &ExportTraceServiceRequest) -> Result<Bytes, SendError> {
-        let failed = |reason: String| SendError::Failed { reason };
         let body = match self.encoding {
             Encoding::Protobuf => message.encode_to_vec(),
-            Encoding::Json => json::body(message).map_err(|error| failed(error.to_string()))?,
+            Encoding::Json => json::body(message).map_err(|error| SendError::failed(error.to_string()))?,
         };
         match self.compression {
             Compression::None => Ok(body.into()),
             Compression::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 let packed = encoder.write_all(&body).and_then(|()| encoder.finish());
-                packed.map(Bytes::from).map_err(|error| failed(error.to_string()))
+                packed.map(Bytes::from).map_err(|error| SendError::failed(error.to_string()))
             }
         }
     }
@@ -131,15 +130,16 @@ impl HttpTransport {
 fn failure(response: &Response<Bytes>) -> SendError {
     let status = response.status();
     let reason = format!("HTTP {status}{}", explanation(response));
-    match status {
+    let kind = match status {
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => {
-            SendError::Retryable { reason, retry_after: retry_after(response.headers()) }
+            SendErrorKind::Retryable { retry_after: retry_after(response.headers()) }
         }
-        _ => SendError::Refused { reason },
-    }
+        _ => SendErrorKind::Refused,
+    };
+    SendError::new(kind, status.as_u16().to_string(), reason)
 }
 
 /// What the collector says about a failure: the message of a `google.rpc.Status`, or a text.

@@ -1,15 +1,16 @@
 //! What is measured per request and per step.
 //!
 //! HOT PATH: called by the output dispatcher for each step and each sequence in it; takes no lock and
-//! allocates nothing.
+//! allocates nothing, but for the exemplars of a sampled request, at its first token and its end.
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 use wayfare_engine::{Finish, FinishReason, SequenceOutput, StepOutputs};
-use wayfare_journey::{MonoNs, WaitReason};
+use wayfare_journey::{MonoNs, TraceId, WaitReason, WallAnchor};
 
+use super::exemplars::{Exemplar, ExemplarHistogram};
 use super::histogram::AtomicHistogram;
 
 const STEP_TOKENS: &[f64] =
@@ -22,6 +23,13 @@ const FIRST_TOKEN_SECONDS: &[f64] = &[
 const TOKEN_SECONDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 ];
+/// The edges of OpenTelemetry's conventions for `gen_ai.server.*`.
+/// Source: <https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>.
+const GEN_AI_REQUEST_SECONDS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+const GEN_AI_FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const GEN_AI_TOKEN_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 const REQUEST_SECONDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
     960.0, 1920.0, 7680.0,
@@ -39,6 +47,8 @@ pub(crate) struct RequestMeter {
     cached_tokens: u32,
     generated_tokens: u32,
     last_output: Option<MonoNs>,
+    /// The trace of the request, when the head has sampled it.
+    trace_id: Option<TraceId>,
 }
 
 impl RequestMeter {
@@ -52,7 +62,13 @@ impl RequestMeter {
             cached_tokens: 0,
             generated_tokens: 0,
             last_output: None,
+            trace_id: None,
         }
+    }
+
+    /// The same, of a request whose trace an exemplar may name.
+    pub(crate) fn with_trace(self, trace_id: Option<TraceId>) -> Self {
+        Self { trace_id, ..self }
     }
 }
 
@@ -60,11 +76,11 @@ impl RequestMeter {
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     step_tokens: AtomicHistogram,
-    time_to_first_token: AtomicHistogram,
+    time_to_first_token: ExemplarHistogram,
     inter_token_latency: AtomicHistogram,
     time_per_output_token: AtomicHistogram,
-    end_to_end: AtomicHistogram,
-    queue_time: AtomicHistogram,
+    end_to_end: ExemplarHistogram,
+    queue_time: ExemplarHistogram,
     prefill_time: AtomicHistogram,
     decode_time: AtomicHistogram,
     inference_time: AtomicHistogram,
@@ -77,7 +93,11 @@ pub(crate) struct Recorder {
     recomputed_tokens: AtomicHistogram,
     preemptions: AtomicHistogram,
     queue_wait: QueueWaits,
+    gen_ai_duration: AtomicHistogram,
+    gen_ai_first_token: AtomicHistogram,
+    gen_ai_per_token: AtomicHistogram,
     ended: EndedRequests,
+    wall: WallAnchor,
 }
 
 /// Time in the waiting queue before the first step, by reason. Requests that did not wait for a reason are not in
@@ -148,8 +168,8 @@ impl EncodeMetric for EndedRequests {
 }
 
 impl Recorder {
-    /// Registers all of it; token counts are bucketed up to `max_model_len`.
-    pub(super) fn register(registry: &mut Registry, max_model_len: u32) -> Self {
+    /// Registers all of it; token counts are bucketed up to `max_model_len`. `wall` gives exemplars their time.
+    pub(super) fn register(registry: &mut Registry, max_model_len: u32, wall: WallAnchor) -> Self {
         let counts = one_two_five(max_model_len);
         let mut histogram = |name: &str, help: &str, edges: &[f64]| {
             let histogram = AtomicHistogram::new(edges);
@@ -158,8 +178,6 @@ impl Recorder {
         };
         let step_tokens =
             histogram("vllm:iteration_tokens_total", "Tokens computed per engine step", STEP_TOKENS);
-        let time_to_first_token =
-            histogram("vllm:time_to_first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS);
         let inter_token_latency =
             histogram("vllm:inter_token_latency_seconds", "Time between two outputs", TOKEN_SECONDS);
         let time_per_output_token = histogram(
@@ -167,13 +185,6 @@ impl Recorder {
             "Mean time per token after the first, by request",
             TOKEN_SECONDS,
         );
-        let end_to_end = histogram(
-            "vllm:e2e_request_latency_seconds",
-            "Arrival to end of the generation",
-            REQUEST_SECONDS,
-        );
-        let queue_time =
-            histogram("vllm:request_queue_time_seconds", "Queued to first scheduled", REQUEST_SECONDS);
         let inference_time = histogram(
             "vllm:request_inference_time_seconds",
             "First scheduled to last token",
@@ -206,6 +217,35 @@ impl Recorder {
         let preemptions = histogram("vllm:request_preemptions", "Preemptions by request", PREEMPTIONS);
         let params_n = histogram("vllm:request_params_n", "Choices asked for by request", CHOICES);
 
+        let gen_ai_duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Arrival to end of the generation, in the buckets of OpenTelemetry's conventions",
+            GEN_AI_REQUEST_SECONDS,
+        );
+        let gen_ai_first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Arrival to first token, in the buckets of OpenTelemetry's conventions",
+            GEN_AI_FIRST_TOKEN_SECONDS,
+        );
+        let gen_ai_per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time per token after the first, in the buckets of OpenTelemetry's conventions",
+            GEN_AI_TOKEN_SECONDS,
+        );
+        let mut with_exemplars = |name: &str, help: &str, edges: &[f64]| {
+            let histogram = ExemplarHistogram::new(edges);
+            registry.register(name, help, histogram.clone());
+            histogram
+        };
+        let time_to_first_token =
+            with_exemplars("vllm:time_to_first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS);
+        let end_to_end = with_exemplars(
+            "vllm:e2e_request_latency_seconds",
+            "Arrival to end of the generation",
+            REQUEST_SECONDS,
+        );
+        let queue_time =
+            with_exemplars("vllm:request_queue_time_seconds", "Queued to first scheduled", REQUEST_SECONDS);
         let queue_wait = QueueWaits::new();
         registry.register(
             "vllm:queue_wait_seconds",
@@ -233,7 +273,11 @@ impl Recorder {
             recomputed_tokens,
             preemptions,
             queue_wait,
+            gen_ai_duration,
+            gen_ai_first_token,
+            gen_ai_per_token,
             ended,
+            wall,
         }
     }
 
@@ -252,7 +296,11 @@ impl Recorder {
         }
         if !output.tokens.is_empty() {
             match meter.last_output.replace(at) {
-                None => self.time_to_first_token.observe(at.seconds_since(meter.arrived)),
+                None => {
+                    let seconds = at.seconds_since(meter.arrived);
+                    self.time_to_first_token.observe(seconds, self.exemplar(meter, at));
+                    self.gen_ai_first_token.observe(seconds);
+                }
                 Some(last) => self.inter_token_latency.observe(at.seconds_since(last)),
             }
             let new_tokens = u32::try_from(output.tokens.len()).unwrap_or(u32::MAX);
@@ -263,10 +311,15 @@ impl Recorder {
         }
     }
 
+    fn exemplar(&self, meter: &RequestMeter, at: MonoNs) -> Option<Exemplar> {
+        let unix_ns = self.wall.unix_ns(at);
+        meter.trace_id.map(|trace_id| Exemplar { trace_id, unix_ns })
+    }
+
     fn finish(&self, meter: &RequestMeter, finish: &Finish, at: MonoNs) {
         let times = &finish.times;
         if let Some(scheduled) = times.first_scheduled {
-            self.queue_time.observe(scheduled.seconds_since(times.queued));
+            self.queue_time.observe(scheduled.seconds_since(times.queued), self.exemplar(meter, at));
             self.prefill_kv_computed
                 .observe(f64::from(meter.prompt_tokens.saturating_sub(meter.cached_tokens)));
             if let Some(first) = times.first_token {
@@ -280,7 +333,9 @@ impl Recorder {
             let decode = last.seconds_since(first);
             self.decode_time.observe(decode);
             if meter.generated_tokens > 1 {
-                self.time_per_output_token.observe(decode / f64::from(meter.generated_tokens - 1));
+                let per_token = decode / f64::from(meter.generated_tokens - 1);
+                self.time_per_output_token.observe(per_token);
+                self.gen_ai_per_token.observe(per_token);
             }
         }
         for (reason, ns) in finish.ledger.queue.iter() {
@@ -288,7 +343,9 @@ impl Recorder {
         }
         self.recomputed_tokens.observe(f64::from(finish.ledger.recomputed_tokens));
         self.preemptions.observe(f64::from(finish.num_preemptions));
-        self.end_to_end.observe(at.seconds_since(meter.arrived));
+        let end_to_end = at.seconds_since(meter.arrived);
+        self.end_to_end.observe(end_to_end, self.exemplar(meter, at));
+        self.gen_ai_duration.observe(end_to_end);
         self.prompt_tokens.observe(f64::from(meter.prompt_tokens));
         self.generation_tokens.observe(f64::from(meter.generated_tokens));
         self.max_generation_tokens.observe(f64::from(meter.generated_tokens));

@@ -77,16 +77,10 @@ async fn every_metric_moves_to_the_value_of_the_load() {
         vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="4096",enable_prefix_caching="False"} 1
         vllm:iteration_tokens_total_sum 4.0
         vllm:iteration_tokens_total_count 4
-        vllm:time_to_first_token_seconds_sum 3.25
-        vllm:time_to_first_token_seconds_count 2
         vllm:inter_token_latency_seconds_sum 2.5
         vllm:inter_token_latency_seconds_count 2
         vllm:request_time_per_output_token_seconds_sum 1.25
         vllm:request_time_per_output_token_seconds_count 1
-        vllm:e2e_request_latency_seconds_sum 5.75
-        vllm:e2e_request_latency_seconds_count 4
-        vllm:request_queue_time_seconds_sum 1.25
-        vllm:request_queue_time_seconds_count 2
         vllm:request_inference_time_seconds_sum 4.5
         vllm:request_inference_time_seconds_count 2
         vllm:request_prefill_time_seconds_sum 2.0
@@ -109,6 +103,18 @@ async fn every_metric_moves_to_the_value_of_the_load() {
         vllm:request_preemptions_count 4
         vllm:request_params_n_sum 4.0
         vllm:request_params_n_count 4
+        gen_ai_server_request_duration_seconds_sum 5.75
+        gen_ai_server_request_duration_seconds_count 4
+        gen_ai_server_time_to_first_token_seconds_sum 3.25
+        gen_ai_server_time_to_first_token_seconds_count 2
+        gen_ai_server_time_per_output_token_seconds_sum 1.25
+        gen_ai_server_time_per_output_token_seconds_count 1
+        vllm:time_to_first_token_seconds_sum 3.25
+        vllm:time_to_first_token_seconds_count 2
+        vllm:e2e_request_latency_seconds_sum 5.75
+        vllm:e2e_request_latency_seconds_count 4
+        vllm:request_queue_time_seconds_sum 1.25
+        vllm:request_queue_time_seconds_count 2
         vllm:queue_wait_seconds_sum{reason="next_step"} 0.0
         vllm:queue_wait_seconds_count{reason="next_step"} 0
         vllm:queue_wait_seconds_sum{reason="token_budget"} 0.0

@@ -125,6 +125,7 @@ impl Setup {
             version: "0.0".to_owned(),
             default_seed: Some(ENDLESS),
             limits: self.limits,
+            metric_sources: Vec::new(),
         };
         let server = Server::start(config, hub).unwrap();
         let router = server.router_with(self.more);
