@@ -17,6 +17,7 @@ use wayfare_scheduler::{Scheduler, SchedulerConfig, SchedulerConfigError};
 
 use crate::Executor;
 use crate::engine_thread::EngineThread;
+use crate::step_recorder::StepTracing;
 
 /// What the engine thread is told between steps.
 #[derive(Debug)]
@@ -44,6 +45,15 @@ pub struct QueueLimits {
     pub requests: Option<NonZeroU32>,
     /// Most prompt tokens of all of them. A request is refused that would exceed it, unless it is the only one.
     pub tokens: Option<NonZeroU64>,
+}
+
+/// What an engine has besides its model.
+#[derive(Debug, Default)]
+pub struct EngineOptions {
+    /// Requests beyond these limits are refused.
+    pub queue_limits: QueueLimits,
+    /// Records what the engine does in its steps.
+    pub steps: Option<StepTracing>,
 }
 
 /// What both sides of the inbox share.
@@ -92,7 +102,9 @@ impl LocalEngine {
         executor: Box<dyn Executor>,
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
+        options: EngineOptions,
     ) -> Result<Self, StartError> {
+        let EngineOptions { queue_limits, steps } = options;
         let scheduler = Scheduler::new(config)?;
         let limits = EngineLimits {
             max_model_len: config.max_model_len,
@@ -107,25 +119,13 @@ impl LocalEngine {
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());
         let (inbox, messages): (_, Receiver<Message>) = channel();
-        let thread = EngineThread::new(messages, scheduler, executor, sink, clock, Arc::clone(&shared));
+        let thread =
+            EngineThread::new(messages, scheduler, executor, sink, clock, Arc::clone(&shared), steps);
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || thread.run())
             .map_err(StartError::Thread)?;
-        Ok(Self {
-            inbox,
-            shared,
-            limits,
-            queue_limits: QueueLimits::default(),
-            thread: Mutex::new(Some(thread)),
-        })
-    }
-
-    /// Refuses requests beyond these limits.
-    #[must_use]
-    pub fn with_queue_limits(mut self, limits: QueueLimits) -> Self {
-        self.queue_limits = limits;
-        self
+        Ok(Self { inbox, shared, limits, queue_limits, thread: Mutex::new(Some(thread)) })
     }
 
     /// Takes no more requests, aborts those in flight, and waits until the engine thread has ended.

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 
 use tracing::{debug, error};
 use wayfare_engine::{
@@ -17,6 +17,7 @@ use wayfare_scheduler::Scheduler;
 
 use crate::engine::{Done, Message, Shared};
 use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
+use crate::step_recorder::{StepRecorder, StepTracing};
 
 /// Whether the engine goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(crate) struct EngineThread {
     counted: Waiting,
     /// Called when nothing is running any more.
     draining: Vec<Done>,
+    /// `None` when steps are not traced.
+    steps: Option<StepRecorder>,
     input: StepInput,
     tokens: Vec<TokenId>,
     outputs: Vec<SequenceOutput>,
@@ -57,6 +60,7 @@ impl EngineThread {
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
+        steps: Option<StepTracing>,
     ) -> Self {
         let input = StepInput::default();
         Self {
@@ -68,6 +72,7 @@ impl EngineThread {
             shared,
             counted: Waiting::default(),
             draining: Vec::new(),
+            steps: steps.map(StepRecorder::new),
             input,
             tokens: Vec::new(),
             outputs: Vec::new(),
@@ -106,12 +111,28 @@ impl EngineThread {
         if !self.scheduler.can_step() {
             self.deliver(None);
             self.report_drained();
-            let Ok(message) = self.inbox.recv() else { return Flow::Stop };
+            let Some(message) = self.wait() else { return Flow::Stop };
             if self.take(message) == Flow::Stop {
                 return Flow::Stop;
             }
         }
         self.receive_waiting()
+    }
+
+    /// Waits for a message; `None` when there will not be another one. An open span of steps is closed when that
+    /// takes long.
+    fn wait(&mut self) -> Option<Message> {
+        if let Some((steps, patience)) = self.steps.as_mut().and_then(|steps| {
+            let patience = steps.patience()?;
+            Some((steps, patience))
+        }) {
+            match self.inbox.recv_timeout(patience) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => steps.close(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.inbox.recv().ok()
     }
 
     /// Reads what is in the inbox now.
@@ -192,18 +213,28 @@ impl EngineThread {
 
     fn step(&mut self) {
         let started = self.clock.now();
+        if let Some(steps) = &mut self.steps {
+            steps.begin(self.scheduler.step() + 1, started);
+        }
         let scheduled_tokens = self.scheduler.schedule(started).total_tokens;
         self.recount_waiting();
+        if let Some(steps) = &mut self.steps {
+            steps.planned(&self.scheduler, &*self.clock);
+        }
         fill(&mut self.input, &self.scheduler);
         self.tokens.clear();
         let result = self.executor.execute(&self.input, &mut self.tokens);
         let computed = self.clock.now();
+        let outputs_before = self.outputs.len();
         match result {
             Ok(()) => self.scheduler.commit(&self.tokens, computed, &mut self.outputs),
             Err(failure) => {
                 error!(step = self.input.step, %failure, "a step failed; its requests end with an error");
                 self.scheduler.fail_step(computed, &mut self.outputs);
             }
+        }
+        if let Some(steps) = &mut self.steps {
+            steps.end(&self.scheduler, &self.outputs[outputs_before..], computed, &*self.clock);
         }
         debug_assert_eq!(self.scheduler.check_invariants(), Ok(()));
         self.deliver(Some((computed, scheduled_tokens)));
@@ -241,6 +272,9 @@ impl EngineThread {
         self.scheduler.finish_all(reason, now, &mut self.outputs);
         self.recount_waiting();
         self.deliver(None);
+        if let Some(steps) = &mut self.steps {
+            steps.close();
+        }
     }
 }
 

@@ -10,9 +10,11 @@ mod executor;
 mod sampler;
 mod sampling_executor;
 mod simulated;
+mod step_recorder;
 
-pub use engine::{LocalEngine, QueueLimits, StartError};
+pub use engine::{EngineOptions, LocalEngine, QueueLimits, StartError};
 pub use executor::{Executor, ExecutorError, Model, SampleSpec, StepInput, StepSequence};
 pub use sampler::{LogitsError, Sampler};
 pub use sampling_executor::SamplingExecutor;
 pub use simulated::{SimulatedExecutor, StepTimeModel};
+pub use step_recorder::StepTracing;

@@ -1,12 +1,13 @@
-//! Cutting journeys into batches.
+//! Cutting journeys and steps into batches.
 //!
 //! A batch holds the journeys themselves and not their messages: a backlog of them is small, shared by all
 //! destinations, and each attempt to send makes its message afresh.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use wayfare_journey::FinishedJourney;
 use wayfare_journey::schema::api_event;
+use wayfare_journey::{FinishedJourney, StepSpan};
 
 /// A journey, or a part of one that is too large for a batch.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ impl Size {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) parts: Vec<JourneyPart>,
+    /// Spans of the engine's steps, which belong to no journey.
+    pub(crate) steps: Vec<Arc<StepSpan>>,
     size: Size,
 }
 
@@ -65,6 +68,7 @@ impl Batch {
     /// Takes the other batch's spans too.
     pub(crate) fn append(&mut self, other: &Batch) {
         self.parts.extend_from_slice(&other.parts);
+        self.steps.extend_from_slice(&other.steps);
         self.size = self.size.plus(other.size);
     }
 }
@@ -106,6 +110,16 @@ impl Batcher {
             self.batch.size = self.batch.size.plus(core);
         }
         self.batch.parts.push(part);
+    }
+
+    /// Adds a span of steps, and hands the batch to `full` when that has no room for it.
+    pub(crate) fn add_steps(&mut self, span: StepSpan, mut full: impl FnMut(Batch)) {
+        let size = Size { spans: 1, events: span.num_events() };
+        if !self.has_room_for(size) {
+            full(std::mem::take(&mut self.batch));
+        }
+        self.batch.steps.push(Arc::new(span));
+        self.batch.size = self.batch.size.plus(size);
     }
 
     /// What is left, if anything.

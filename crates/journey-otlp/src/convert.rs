@@ -1,9 +1,10 @@
-//! From finished journeys to OTLP messages.
+//! From finished journeys and spans of steps to OTLP messages.
 
 pub(crate) mod attributes;
 mod core;
 mod limits;
 mod request;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource as ResourceMessage;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, SpanFlags, span};
-use wayfare_journey::schema::{SCOPE_API, SCOPE_SCHEDULER};
+use wayfare_journey::schema::{SCOPE_API, SCOPE_SCHEDULER, SCOPE_STEPS};
 use wayfare_journey::{JourneyCell, MonoNs, WallAnchor};
 
 use crate::Resource;
@@ -47,8 +48,9 @@ impl Converter {
             let of_part = part.journey.cores().skip(part.cores.start).take(part.cores.len());
             cores.extend(of_part.map(|(index, record)| core::span(cell, index, record, self.anchor)));
         }
-        requests.iter_mut().chain(&mut cores).for_each(|span| self.limits.apply(span));
-        let scope_spans = [(SCOPE_API, requests), (SCOPE_SCHEDULER, cores)]
+        let mut steps: Vec<Span> = batch.steps.iter().map(|span| steps::span(span, self.anchor)).collect();
+        requests.iter_mut().chain(&mut cores).chain(&mut steps).for_each(|span| self.limits.apply(span));
+        let scope_spans = [(SCOPE_API, requests), (SCOPE_SCHEDULER, cores), (SCOPE_STEPS, steps)]
             .into_iter()
             .filter(|(_, spans)| !spans.is_empty())
             .map(|(scope, spans)| scope_spans(scope, spans))

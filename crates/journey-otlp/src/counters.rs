@@ -161,6 +161,7 @@ pub struct ExportCounters {
     pub(crate) accepted: AtomicU64,
     pub(crate) queue_full: AtomicU64,
     pub(crate) after_shutdown: AtomicU64,
+    pub(crate) step_spans_dropped: AtomicU64,
     destinations: Vec<Arc<DestinationCounters>>,
 }
 
@@ -170,6 +171,7 @@ impl ExportCounters {
             accepted: AtomicU64::new(0),
             queue_full: AtomicU64::new(0),
             after_shutdown: AtomicU64::new(0),
+            step_spans_dropped: AtomicU64::new(0),
             destinations,
         }
     }
@@ -190,6 +192,12 @@ impl ExportCounters {
     #[must_use]
     pub fn journeys_dropped_shutdown(&self) -> u64 {
         self.after_shutdown.load(Ordering::Relaxed)
+    }
+
+    /// Spans of steps that were lost because more were closed at once than the exporter takes out.
+    #[must_use]
+    pub fn step_spans_dropped(&self) -> u64 {
+        self.step_spans_dropped.load(Ordering::Relaxed)
     }
 
     /// The destinations, in the order of the configuration.

@@ -11,14 +11,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use wayfare_journey::{JourneySink, WallAnchor};
+use wayfare_journey::{JourneySink, StepSink, WallAnchor};
 
 use crate::batch::{Batch, Batcher};
 use crate::config::{Destination, ExporterConfig};
 use crate::convert::Converter;
 use crate::counters::{DestinationCounters, DropCause, ExportCounters};
 use crate::failure_log::{FailureLog, RateLimit};
-use crate::queue::JourneyQueue;
+use crate::queue::{JourneyQueue, StepQueue};
 use crate::report::ShutdownReport;
 use crate::transport::Transport;
 use crate::worker::Worker;
@@ -54,6 +54,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Exporter {
     queue: Arc<JourneyQueue>,
+    steps: Arc<StepQueue>,
     counters: Arc<ExportCounters>,
     /// Carries the time at which all must be over.
     stop: oneshot::Sender<Instant>,
@@ -80,6 +81,7 @@ impl Exporter {
             config.destinations.iter().map(|one| Arc::new(DestinationCounters::new(one.to_string())));
         let counters = Arc::new(ExportCounters::new(accounts.collect()));
         let queue = Arc::new(JourneyQueue::new(config.queue_capacity, Arc::clone(&counters)));
+        let steps = Arc::new(StepQueue::new(Arc::clone(&counters)));
         let opened = {
             let _in_runtime = runtime.enter();
             config.destinations.iter().map(open).collect::<Result<Vec<_>, _>>()
@@ -96,6 +98,7 @@ impl Exporter {
         let (report_done, done) = std_mpsc::sync_channel(1);
         let collector = Collector {
             queue: Arc::clone(&queue),
+            steps: Arc::clone(&steps),
             counters: Arc::clone(&counters),
             batcher: Batcher::new(config.max_batch_spans),
             outlets: Vec::new(),
@@ -111,7 +114,7 @@ impl Exporter {
                 end(runtime);
             })
             .map_err(StartError::Thread)?;
-        Ok(Self { queue, counters, stop, done, thread })
+        Ok(Self { queue, steps, counters, stop, done, thread })
     }
 
     /// Where finished journeys go. It never waits, allocates or wakes a thread; what it has no room for it
@@ -119,6 +122,13 @@ impl Exporter {
     #[must_use]
     pub fn sink(&self) -> Arc<dyn JourneySink> {
         Arc::clone(&self.queue) as Arc<dyn JourneySink>
+    }
+
+    /// Where finished spans of steps go. It never waits or wakes a thread; what it has no room for it drops and
+    /// counts.
+    #[must_use]
+    pub fn step_sink(&self) -> Arc<dyn StepSink> {
+        Arc::clone(&self.steps) as Arc<dyn StepSink>
     }
 
     /// What was sent and what was lost, at any time, also after the shutdown.
@@ -169,6 +179,7 @@ struct Outlet {
 /// Takes journeys out of the queue and hands batches to the destinations.
 struct Collector {
     queue: Arc<JourneyQueue>,
+    steps: Arc<StepQueue>,
     counters: Arc<ExportCounters>,
     batcher: Batcher,
     outlets: Vec<Outlet>,
@@ -237,6 +248,13 @@ impl Collector {
             for batch in batches.drain(..) {
                 self.hand_out(batch);
                 // Lets the workers start on it.
+                tokio::task::yield_now().await;
+            }
+        }
+        while let Some(span) = self.steps.pop() {
+            self.batcher.add_steps(span, |batch| batches.push(batch));
+            for batch in batches.drain(..) {
+                self.hand_out(batch);
                 tokio::task::yield_now().await;
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_queue::ArrayQueue;
-use wayfare_journey::{FinishedJourney, JourneySink};
+use wayfare_journey::{FinishedJourney, JourneySink, StepSink, StepSpan};
 
 use crate::counters::ExportCounters;
 
@@ -55,6 +55,35 @@ impl JourneySink for JourneyQueue {
         // Closed between the two looks: the exporter may have emptied the queue before the push.
         if self.closed.load(Ordering::SeqCst) {
             self.discard();
+        }
+    }
+}
+
+/// Most spans of steps that wait for the exporter. An engine closes one every 10 steps at most, so this is enough for
+/// the time between two looks of the exporter; each may hold a megabyte.
+const MAX_WAITING_STEP_SPANS: usize = 64;
+
+/// A bounded lock-free queue of spans of steps. When it is full, a new span is dropped and counted.
+#[derive(Debug)]
+pub(crate) struct StepQueue {
+    spans: ArrayQueue<StepSpan>,
+    counters: Arc<ExportCounters>,
+}
+
+impl StepQueue {
+    pub(crate) fn new(counters: Arc<ExportCounters>) -> Self {
+        Self { spans: ArrayQueue::new(MAX_WAITING_STEP_SPANS), counters }
+    }
+
+    pub(crate) fn pop(&self) -> Option<StepSpan> {
+        self.spans.pop()
+    }
+}
+
+impl StepSink for StepQueue {
+    fn accept(&self, span: StepSpan) {
+        if self.spans.push(span).is_err() {
+            self.counters.step_spans_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct ShutdownReport {
     pub in_time: bool,
     /// Journeys that were lost because the queue was full or closed, since the start.
     pub lost_journeys: u64,
+    /// Spans of steps that were lost because more were closed at once than the exporter takes out.
+    pub lost_step_spans: u64,
     /// Each destination, in the order of the configuration.
     pub destinations: Vec<DestinationReport>,
 }
@@ -42,6 +44,7 @@ impl ShutdownReport {
         Self {
             in_time,
             lost_journeys: counters.journeys_dropped_queue_full() + counters.journeys_dropped_shutdown(),
+            lost_step_spans: counters.step_spans_dropped(),
             destinations: destinations.collect(),
         }
     }
@@ -50,6 +53,7 @@ impl ShutdownReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost_journeys == 0
+            && self.lost_step_spans == 0
             && self.destinations.iter().all(|one| one.lost_spans == 0 && one.unsent_spans == 0)
     }
 }
@@ -69,6 +73,9 @@ impl fmt::Display for ShutdownReport {
         }
         if self.lost_journeys > 0 {
             write!(f, "; {} journeys never reached the exporter", self.lost_journeys)?;
+        }
+        if self.lost_step_spans > 0 {
+            write!(f, "; {} spans of steps never reached the exporter", self.lost_step_spans)?;
         }
         Ok(())
     }

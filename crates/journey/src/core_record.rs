@@ -21,6 +21,8 @@ pub struct CoreRecord {
     pub span_id: SpanId,
     /// When the sequence was made ready for the engine.
     pub opened: MonoNs,
+    /// Which engine of the server has the sequence.
+    pub engine_id: u32,
     /// Prompt tokens of the sequence.
     pub prefill_total: u32,
     /// The most output tokens the sequence may generate.
@@ -57,6 +59,7 @@ impl CoreRecord {
         Self {
             span_id: SpanId::random(),
             opened,
+            engine_id: 0,
             prefill_total,
             decode_max,
             events: SmallVec::new(),

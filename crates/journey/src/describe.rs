@@ -139,6 +139,7 @@ pub fn describe_core(cell: &JourneyCell, index: u32, core: &CoreRecord, to: Visi
         to.text(key::REQUEST_ID, label.as_str());
     }
     to.int(key::SEQUENCE_INDEX, index.into());
+    to.int(key::ENGINE_ID, core.engine_id.into());
     let ledger = core.ledger();
     describe_core_ledger(&ledger, to);
     to.int(key::TOKENS_CACHED, ledger.cached_tokens.into());
@@ -257,7 +258,7 @@ fn text_if_any(to: Visitor<'_>, attribute: Attribute, text: &str) {
 }
 
 /// A count too large for a signed integer is reported as the largest.
-fn saturated(count: u64) -> i64 {
+pub(crate) fn saturated(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

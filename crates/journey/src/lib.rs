@@ -16,6 +16,7 @@ mod context;
 mod core_record;
 mod core_span;
 mod describe;
+mod describe_steps;
 mod duration;
 mod event;
 mod keep_rules;
@@ -24,6 +25,7 @@ mod live;
 mod registry;
 mod sampling;
 pub mod schema;
+mod steps;
 mod tracer;
 
 pub use api_span::{ApiEnding, ApiRecord, ApiSpan, RequestAttributes, Usage};
@@ -35,6 +37,7 @@ pub use core_span::CoreSpan;
 pub use describe::{
     AttributeVisitor, describe_core, describe_core_events, describe_request, describe_request_events,
 };
+pub use describe_steps::{describe_step_events, describe_steps, step_span_name};
 pub use duration::{BadDuration, format_duration_ns, parse_duration_ns};
 pub use event::{
     AbortReason, CoreEvent, CoreEventKind, FinishStatus, Phase, Progress, RequestLabel, ScheduleKind, Wait,
@@ -45,4 +48,7 @@ pub use ledger::{
 };
 pub use live::{JourneyState, SequenceState, SequenceView};
 pub use sampling::{BadTraceSampler, HeadSampler, InvalidSampleRate, SamplingPolicy, TraceSampler};
+pub use steps::{
+    MAX_STEP_EVENTS, RequestSnapshot, StepDetail, StepSampling, StepSink, StepSpan, StepSummary, StepTracer,
+};
 pub use tracer::{Admission, FanOut, IncomingHeaders, JourneySink, Tracer, TracerCounters};

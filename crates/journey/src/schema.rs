@@ -7,6 +7,10 @@
 pub const SCOPE_API: &str = "vllm.api";
 /// Instrumentation scope of `llm_core`.
 pub const SCOPE_SCHEDULER: &str = "vllm.scheduler";
+/// Instrumentation scope of the engine's steps.
+pub const SCOPE_STEPS: &str = "vllm.scheduler.step";
+/// The beginning of the name of a span of steps; its number follows.
+pub const SPAN_STEPS_PREFIX: &str = "scheduler_steps_";
 /// The span of a request in the API layer.
 pub const SPAN_REQUEST: &str = "llm_request";
 /// The span of a sequence in the engine.
@@ -89,6 +93,15 @@ pub mod core_event {
     }
 }
 
+/// Events of `scheduler_steps_N`.
+pub mod step_event {
+    use super::Event;
+    events! {
+        BATCH_SUMMARY = "step.BATCH_SUMMARY" "What a sampled step did.";
+        REQUEST_SNAPSHOT = "step.REQUEST_SNAPSHOT" "A running request of a richly sampled step, before the step was computed.";
+    }
+}
+
 /// Attributes of the events of `llm_request`.
 pub mod api_event_attribute {
     use super::{Attribute, ValueType};
@@ -130,6 +143,54 @@ pub mod core_event_attribute {
     }
 }
 
+/// Attributes of the events of `scheduler_steps_N`.
+pub mod step_event_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        STEP_ID = "step.id" Int "The step's number: scheduler.step of the events of requests.";
+        TS_START_NS = "step.ts_start_ns" Int "Monotonic time at which the step's planning began, in nanoseconds (BATCH_SUMMARY).";
+        TS_END_NS = "step.ts_end_ns" Int "Monotonic time at which the step was done, in nanoseconds (BATCH_SUMMARY).";
+        DURATION_US = "step.duration_us" Int "The whole step, in microseconds (BATCH_SUMMARY).";
+        SCHEDULE_US = "step.schedule_us" Int "Of it, the planning (BATCH_SUMMARY).";
+        EXECUTE_US = "step.execute_us" Int "Of it, the computing (BATCH_SUMMARY).";
+        COMMIT_US = "step.commit_us" Int "Of it, taking over what was computed (BATCH_SUMMARY).";
+        RUNNING_DEPTH = "queue.running_depth" Int "Requests that were running, once the step was planned (BATCH_SUMMARY).";
+        WAITING_DEPTH = "queue.waiting_depth" Int "Requests that were waiting, once the step was planned (BATCH_SUMMARY).";
+        NUM_PREFILL_REQS = "batch.num_prefill_reqs" Int "Requests with prompt tokens in the step, or with tokens computed again (BATCH_SUMMARY).";
+        NUM_DECODE_REQS = "batch.num_decode_reqs" Int "Requests with nothing but their last output token in the step (BATCH_SUMMARY).";
+        SCHEDULED_TOKENS = "batch.scheduled_tokens" Int "Tokens of the step: prefill and decode (BATCH_SUMMARY).";
+        PREFILL_TOKENS = "batch.prefill_tokens" Int "Prompt tokens, and tokens computed again (BATCH_SUMMARY).";
+        DECODE_TOKENS = "batch.decode_tokens" Int "Output tokens (BATCH_SUMMARY).";
+        NUM_FINISHED = "batch.num_finished" Int "Requests that ended with the step (BATCH_SUMMARY).";
+        NUM_PREEMPTED = "batch.num_preempted" Int "Requests that were preempted for the step (BATCH_SUMMARY).";
+        KV_USAGE_RATIO = "kv.usage_gpu_ratio" Double "Share of the KV blocks in use after the step, from 0 to 1 (BATCH_SUMMARY).";
+        KV_BLOCKS_TOTAL = "kv.blocks_total_gpu" Int "KV blocks in the pool (BATCH_SUMMARY).";
+        KV_BLOCKS_FREE = "kv.blocks_free_gpu" Int "KV blocks that are free after the step (BATCH_SUMMARY).";
+        REQUEST_ID = "request.id" Text "The request (REQUEST_SNAPSHOT).";
+        REQUEST_PHASE = "request.phase" Text "PREFILL or DECODE (REQUEST_SNAPSHOT).";
+        REQUEST_PROMPT_TOKENS = "request.num_prompt_tokens" Int "Its prompt tokens (REQUEST_SNAPSHOT).";
+        REQUEST_COMPUTED_TOKENS = "request.num_computed_tokens" Int "Its tokens that were computed before the step (REQUEST_SNAPSHOT).";
+        REQUEST_OUTPUT_TOKENS = "request.num_output_tokens" Int "Its output tokens before the step (REQUEST_SNAPSHOT).";
+        REQUEST_PREEMPTIONS = "request.num_preemptions" Int "Its preemptions (REQUEST_SNAPSHOT).";
+        REQUEST_SCHEDULED_TOKENS = "request.scheduled_tokens_this_step" Int "What the step computes for it (REQUEST_SNAPSHOT).";
+        REQUEST_EFFECTIVE_PROMPT = "request.effective_prompt_len" Int "Its prompt tokens without those found in the prefix cache, when some were (REQUEST_SNAPSHOT).";
+        REQUEST_KV_BLOCKS = "kv.blocks_allocated_gpu" Int "Its KV blocks (REQUEST_SNAPSHOT).";
+        REQUEST_KV_BLOCKS_CACHED = "kv.blocks_cached_gpu" Int "Those of them that others can find in the prefix cache (REQUEST_SNAPSHOT).";
+    }
+}
+
+/// Attributes of `scheduler_steps_N`.
+pub mod step_span_attribute {
+    use super::{Attribute, ValueType};
+    attributes! {
+        SPAN_SEQUENCE = "scheduler.span_sequence" Int "The span's place among those of its engine, from 1.";
+        STEP_RANGE_START = "scheduler.step_range_start" Int "Its first step.";
+        STEP_RANGE_END = "scheduler.step_range_end" Int "Its last step.";
+        CLOSURE_INTERVAL = "scheduler.closure_interval" Int "After how many steps spans are closed.";
+        ENGINE_ID = "wayfare.engine_id" Int "Which engine of the server it comes from; the same on llm_core.";
+    }
+}
+
 /// Attributes of the spans.
 pub mod span_attribute {
     use super::{Attribute, ValueType};
@@ -137,6 +198,7 @@ pub mod span_attribute {
     attributes! {
         REQUEST_ID = "gen_ai.request.id" Text "The response's id; the same on both spans.";
         SEQUENCE_INDEX = "wayfare.sequence_index" Int "Which sequence of the request this is, from 0 (llm_core).";
+        ENGINE_ID = "wayfare.engine_id" Int "Which engine of the server had it; with scheduler.step it names a step (llm_core).";
         HTTP_ROUTE = "http.route" Text "The matched route.";
         STATUS_CODE = "http.response.status_code" Int "Status of the response.";
         ERROR_TYPE = "error.type" Text "Class of the error, when the request failed.";

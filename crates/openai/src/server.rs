@@ -113,12 +113,8 @@ impl Server {
         if config.api_keys.iter().any(String::is_empty) {
             return Err(ServerConfigError::EmptyApiKey);
         }
-        let (metrics, recorder) = Metrics::new(
-            model_name,
-            Arc::clone(&config.engine),
-            config.wall,
-            config.metric_sources,
-        );
+        let (metrics, recorder) =
+            Metrics::new(model_name, Arc::clone(&config.engine), config.wall, config.metric_sources);
         let hub = hub.start(recorder);
         let shutdown = ShutdownHandle::new(hub.clone());
         let preparer = Preparer {

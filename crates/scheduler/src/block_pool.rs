@@ -146,6 +146,11 @@ impl BlockPool {
         (1..=self.num_usable()).map(|block| u64::from(self.forget(block))).sum()
     }
 
+    /// How many blocks of `table` hold content that others may use.
+    pub(crate) fn count_cached(&self, table: &[BlockId]) -> u32 {
+        table.iter().filter(|block| self.blocks[**block as usize].hash.is_some()).count() as u32
+    }
+
     fn put_free(&mut self, block: BlockId) {
         let last = std::mem::replace(&mut self.blocks[NONE as usize].previous_free, block);
         self.blocks[last as usize].next_free = block;

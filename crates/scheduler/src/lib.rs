@@ -17,6 +17,7 @@ mod queue;
 mod schedule;
 mod scheduler;
 mod sequence;
+mod step_facts;
 mod waits;
 
 pub use block_pool::BlockId;
@@ -25,3 +26,4 @@ pub use control::ResetOutcome;
 pub use invariants::Violation;
 pub use schedule::{PlannedSequence, StepPlan};
 pub use scheduler::{DuplicateRequest, Scheduler, WaitingSequence};
+pub use step_facts::{RunningSequence, StepFacts};

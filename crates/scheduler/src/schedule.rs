@@ -38,7 +38,7 @@ pub(crate) struct Planned {
     pub(crate) id: RequestId,
     pub(crate) num_tokens: u32,
     /// Those of them that are prefill.
-    prefill_tokens: u32,
+    pub(crate) prefill_tokens: u32,
     /// Whether the step completes the known tokens, so that a next one is sampled.
     pub(crate) samples: bool,
 }

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use tracing::info;
 use wayfare_engine::{OutputSink, SchedulingPolicy};
 use wayfare_engine_local::{
-    Executor, LocalEngine, QueueLimits, SamplingExecutor, SimulatedExecutor, StepTimeModel,
+    EngineOptions as LocalEngineOptions, Executor, LocalEngine, QueueLimits, SamplingExecutor,
+    SimulatedExecutor, StepTimeModel, StepTracing,
 };
 use wayfare_journey::Clock;
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
@@ -78,9 +79,11 @@ impl Backend {
         self,
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
+        steps: Option<StepTracing>,
     ) -> Result<(LocalEngine, TextFiles)> {
-        let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock)?;
-        Ok((engine.with_queue_limits(self.queue_limits), self.text))
+        let options = LocalEngineOptions { queue_limits: self.queue_limits, steps };
+        let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock, options)?;
+        Ok((engine, self.text))
     }
 
     fn cpu(path: &Path, options: &EngineOptions) -> Result<Self> {

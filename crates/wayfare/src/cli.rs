@@ -43,6 +43,9 @@ pub(crate) struct ServeOptions {
     pub(crate) journey: JourneyOptions,
 
     #[command(flatten)]
+    pub(crate) steps: StepOptions,
+
+    #[command(flatten)]
     pub(crate) admin: AdminOptions,
 }
 
@@ -195,6 +198,27 @@ pub(crate) struct JourneyOptions {
     pub(crate) journey_store_bytes: usize,
 }
 
+/// Step tracing.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Step tracing")]
+pub(crate) struct StepOptions {
+    /// Records what the engine does in its steps, and sends it where journeys go.
+    #[arg(long)]
+    pub(crate) step_tracing_enabled: bool,
+
+    /// Share of steps that are recorded, from 0 to 1.
+    #[arg(long, default_value_t = 0.01, value_name = "RATE")]
+    pub(crate) step_tracing_sample_rate: f64,
+
+    /// Share of the recorded steps that are recorded with every running request, from 0 to 1.
+    #[arg(long, default_value_t = 0.001, value_name = "RATE")]
+    pub(crate) step_tracing_rich_subsample_rate: f64,
+
+    /// Steps per span, from 10 to 10000.
+    #[arg(long, default_value = "100", value_name = "STEPS", value_parser = closure_interval)]
+    pub(crate) step_tracing_closure_interval: NonZeroU32,
+}
+
 /// Steering the running server.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Administration")]
@@ -212,6 +236,11 @@ pub(crate) struct AdminOptions {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn closure_interval(text: &str) -> Result<NonZeroU32, String> {
+    let steps: NonZeroU32 = text.parse().map_err(|_| "not a number of steps".to_owned())?;
+    if (10..=10_000).contains(&steps.get()) { Ok(steps) } else { Err("not from 10 to 10000".to_owned()) }
 }
 
 fn time_limit(text: &str) -> Result<Duration, String> {

@@ -5,14 +5,14 @@ mod backend;
 mod cli;
 #[cfg(feature = "hub")]
 mod hub;
-mod journey_metrics;
-mod journeys;
 mod logging;
 mod memory;
 mod model;
 mod progress;
 mod serve;
 mod signals;
+mod telemetry;
+mod telemetry_metrics;
 
 use std::process::ExitCode;
 

@@ -23,7 +23,7 @@ use wayfare_openai::{
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, ServeOptions};
 use crate::signals::EndSignals;
-use crate::{journeys, model};
+use crate::{model, telemetry};
 
 /// Connections that the system holds while the server is busy accepting.
 const LISTEN_BACKLOG: u32 = 1024;
@@ -37,7 +37,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = journeys::settle(&options.journey)?;
+    let settings = telemetry::settle(&options.journey, &options.steps)?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
@@ -61,14 +61,11 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
-    let tracing =
-        settings.map(|settings| settings.start(Arc::clone(&clock), wall, description)).transpose()?;
-    let tracer = tracing.as_ref().map(|tracing| tracing.tracer.clone());
-    let journey_routes =
-        tracing.as_ref().map(|tracing| tracing.routes(Arc::clone(&clock), wall)).unwrap_or_default();
+    let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
+    let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
 
     let (sink, hub) = output_channel();
-    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock))?;
+    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
@@ -85,18 +82,19 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         tokenizer: text.tokenizer,
         chat_template: text.chat_template,
         end_of_text: text.end_of_text,
-        tracer: tracer.clone(),
+        tracer: telemetry.tracer.clone(),
         clock,
         wall,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
         limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
-        metric_sources: tracing.iter().map(|tracing| Arc::new(tracing.metrics()) as _).collect(),
+        metric_sources: vec![Arc::new(telemetry.metrics())],
     };
     runtime.block_on(async {
         let server = Server::start(config, hub)?;
         // Until here a signal ends the process by itself: there is nothing to drain.
         let mut signals = EndSignals::listen()?;
+        let tracer = telemetry.tracer.clone();
         let admin =
             admin_socket.map(|socket| serve_admin(socket, tracer, Arc::clone(&engine) as _)).transpose()?;
         let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port, "--port"))?;
@@ -110,9 +108,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     })?;
     // The engine first: by then the exporter has every journey.
     engine.stop();
-    if let Some(tracing) = tracing {
-        tracing.stop(options.http.shutdown_timeout);
-    }
+    telemetry.stop(options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
 }

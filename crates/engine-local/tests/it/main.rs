@@ -4,3 +4,4 @@
 mod control;
 mod engine;
 mod rig;
+mod steps;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use wayfare_engine::{
     Engine, EngineFault, EngineRequest, Finish, OutputSink, RequestId, StepOutputs, SubmitError, TokenId,
 };
-use wayfare_engine_local::{Executor, ExecutorError, LocalEngine, QueueLimits, StepInput};
+use wayfare_engine_local::{EngineOptions, Executor, ExecutorError, LocalEngine, QueueLimits, StepInput};
 use wayfare_journey::{
     CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, RequestLabel, SystemClock,
     Tracer,
@@ -87,10 +87,14 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self::with_limits(QueueLimits::default())
+        Self::with(EngineOptions::default())
     }
 
-    pub(crate) fn with_limits(limits: QueueLimits) -> Self {
+    pub(crate) fn with_limits(queue_limits: QueueLimits) -> Self {
+        Self::with(EngineOptions { queue_limits, ..EngineOptions::default() })
+    }
+
+    pub(crate) fn with(options: EngineOptions) -> Self {
         let (outputs_tx, outputs) = channel();
         let (permits, permits_rx) = channel();
         let behaviour = Arc::new(Mutex::new(Behaviour::Work));
@@ -98,9 +102,8 @@ impl Rig {
         let config = SchedulerConfig::with_sizes(4, 64, 128, 16, 7);
         let clock = Arc::new(SystemClock);
         let sink = Box::new(Outputs(outputs_tx));
-        let engine = LocalEngine::start(config, 100, Box::new(executor), sink, clock.clone())
-            .unwrap()
-            .with_queue_limits(limits);
+        let engine =
+            LocalEngine::start(config, 100, Box::new(executor), sink, clock.clone(), options).unwrap();
         let journeys = Arc::new(Journeys::default());
         let tracer = Tracer::new(clock, HeadSampler::new(1.0).unwrap(), journeys.clone());
         Self { engine, behaviour, permits, outputs: Mutex::new(outputs), journeys, tracer }

@@ -4,12 +4,13 @@ use expect_test::{Expect, expect};
 use smallvec::smallvec;
 use wayfare_journey::schema::{
     Attribute, SPAN_CORE, ValueType, api_event, api_event_attribute, core_event, core_event_attribute,
-    resource_attribute, span_attribute,
+    resource_attribute, span_attribute, step_event_attribute, step_span_attribute,
 };
 use wayfare_journey::{
     AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreLedger, CoreSpan, FinishStatus, IncomingHeaders,
-    LedgerMeter, MAX_CORE_EVENTS, MonoNs, Phase, Progress, RequestAttributes, RequestLabel, ScheduleKind,
-    StepTimes, StepWork, Tracer, Usage, Wait, WaitReason, WaitTimes, WallAnchor,
+    LedgerMeter, MAX_CORE_EVENTS, MonoNs, Phase, Progress, RequestAttributes, RequestLabel, RequestSnapshot,
+    ScheduleKind, SpanId, StepSpan, StepSummary, StepTimes, StepWork, TraceId, Tracer, Usage, Wait,
+    WaitReason, WaitTimes, WallAnchor,
 };
 use wayfare_testkit::{AttributeValue, JourneyStore, SpanView, VirtualClock, flatten_spans};
 
@@ -340,6 +341,7 @@ fn a_core_span_is_a_child_of_its_request_and_says_what_happened() {
               journey.ledger.recompute_ns = Int(9000000)
               journey.tokens.cached = Int(4)
               journey.tokens.recomputed = Int(9)
+              wayfare.engine_id = Int(0)
               wayfare.sequence_index = Int(0)
               @110000000 journey.QUEUED
                 decode.done_tokens = Int(0)
@@ -614,4 +616,101 @@ fn a_long_journey_is_folded_and_says_so() {
         assert_eq!(number(core_event_attribute::NUM_PREEMPTIONS), Some(preemptions));
     }
     assert_eq!((preemptions, lost, folded), (i64::from(PREEMPTIONS), 2 * i64::from(PREEMPTIONS), 1));
+}
+
+fn steps() -> StepSpan {
+    let summary = |step, started| StepSummary {
+        step,
+        started: ms(started),
+        ended: ms(started + 10),
+        schedule_ns: MS,
+        execute_ns: 8 * MS,
+        commit_ns: MS,
+        running: 2,
+        waiting: 1,
+        prefill_requests: 1,
+        decode_requests: 1,
+        prefill_tokens: 30,
+        decode_tokens: 1,
+        finished: 1,
+        preempted: 0,
+        kv_blocks_total: 10,
+        kv_blocks_free: 4,
+    };
+    let snapshot = RequestSnapshot {
+        step: 3,
+        at: ms(301),
+        label: RequestLabel::new("chatcmpl-1"),
+        phase: Phase::Prefill,
+        prompt_tokens: 40,
+        computed_tokens: 10,
+        output_tokens: 0,
+        num_preemptions: 0,
+        scheduled_tokens: 30,
+        kv_blocks: 3,
+        kv_blocks_cached: 2,
+        cached_tokens: 16,
+    };
+    StepSpan {
+        trace_id: TraceId::random(),
+        span_id: SpanId::random(),
+        engine_id: 0,
+        sequence: 1,
+        closure_interval: 10,
+        first_step: 1,
+        last_step: 10,
+        started: ms(100),
+        ended: ms(1100),
+        // A step without anything to do between.
+        summaries: vec![summary(3, 300), StepSummary { step: 4, ..StepSummary::default() }],
+        snapshots: vec![snapshot],
+        dropped_events: 7,
+    }
+}
+
+#[test]
+fn a_span_of_steps_has_all_that_the_schema_says() {
+    let converter =
+        Converter::new(&resource(), WallAnchor::new(MonoNs(0), WALL_OFFSET_NS), SpanLimits::default());
+    let mut batcher = Batcher::new(512);
+    batcher.add_steps(steps(), |_| panic!("the batch is large enough"));
+    let message = converter.message(&batcher.finish().unwrap());
+    let spans = flatten_spans(&message);
+    let [span] = &*spans else { panic!("one span: {spans:?}") };
+    assert_eq!((span.name.as_str(), span.scope.as_str()), ("scheduler_steps_1", "vllm.scheduler.step"));
+    assert_eq!(span.parent_span_id, None);
+    let events: Vec<_> = span.events.iter().map(|one| (one.name.as_str(), one.int("step.id"))).collect();
+    assert_eq!(
+        events,
+        [
+            ("step.BATCH_SUMMARY", Some(3)),
+            ("step.REQUEST_SNAPSHOT", Some(3)),
+            ("step.BATCH_SUMMARY", Some(4))
+        ]
+    );
+    let types = |attributes: &BTreeMap<String, AttributeValue>| -> BTreeMap<String, ValueType> {
+        attributes.iter().map(|(key, value)| (key.clone(), value_type(value))).collect()
+    };
+    let schema = |list: &[Attribute]| -> BTreeMap<String, ValueType> {
+        list.iter().map(|one| (one.key.to_owned(), one.value)).collect()
+    };
+    assert_eq!(types(&span.attributes), schema(step_span_attribute::ALL));
+    let mut sent = types(&span.events[0].attributes);
+    assert_eq!(sent, types(&span.events[2].attributes), "an empty step has them all");
+    sent.extend(types(&span.events[1].attributes));
+    assert_eq!(sent, schema(step_event_attribute::ALL));
+    let [summary, snapshot, _] = &*span.events else { panic!("three events") };
+    for (key, value) in [
+        ("step.duration_us", 10_000),
+        ("step.execute_us", 8_000),
+        ("step.ts_start_ns", 300_000_000),
+        ("batch.scheduled_tokens", 31),
+        ("kv.blocks_free_gpu", 4),
+    ] {
+        assert_eq!(summary.int(key), Some(value), "{key}");
+    }
+    assert_eq!(summary.attributes["kv.usage_gpu_ratio"], AttributeValue::Double(0.6));
+    assert_eq!(snapshot.int("request.effective_prompt_len"), Some(24));
+    let sent = &message.resource_spans[0].scope_spans[0].spans[0];
+    assert_eq!(sent.dropped_events_count, 7);
 }

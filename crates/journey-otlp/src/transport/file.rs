@@ -26,8 +26,7 @@ impl FileTransport {
 
     pub(super) async fn send(&mut self, message: &ExportTraceServiceRequest) -> Result<Accepted, SendError> {
         let mut line = Vec::new();
-        json::write_line(message, &mut line)
-            .map_err(|error| SendError::failed(error.to_string()))?;
+        json::write_line(message, &mut line).map_err(|error| SendError::failed(error.to_string()))?;
         let Some(mut lines) = self.lines.take() else {
             return Err(SendError::failed("the thread that wrote the file is gone".into()));
         };
@@ -35,8 +34,7 @@ impl FileTransport {
             let result = lines.append(line);
             (lines, result)
         });
-        let (lines, result) =
-            written.await.map_err(|error| SendError::failed(error.to_string()))?;
+        let (lines, result) = written.await.map_err(|error| SendError::failed(error.to_string()))?;
         self.lines = Some(lines);
         match result {
             Ok(()) => Ok(Accepted::default()),

@@ -102,7 +102,10 @@ fn a_client_presents_its_certificate() {
         let counters = rig.exporter.counters();
         let account = &counters.destinations()[0];
         // The alert comes after the handshake, and gRPC does not always wait for it.
-        wait_until(LONG, || account.retries() > 1 && (protocol == "grpc" || account.failures().get("tls").copied().unwrap_or(0) > 0));
+        wait_until(LONG, || {
+            account.retries() > 1
+                && (protocol == "grpc" || account.failures().get("tls").copied().unwrap_or(0) > 0)
+        });
         assert_eq!((account.exported(), secure.sink.spans().len()), (0, 2), "{protocol}");
     }
 }
@@ -120,7 +123,12 @@ fn a_handshake_that_fails_is_counted_and_sends_nothing() {
         let rig = Rig::start(config(vec![not_trusted, other_name]));
         rig.request("cmpl-1");
         let counters = rig.exporter.counters();
-        wait_until(LONG, || counters.destinations().iter().all(|account| account.failures().get("tls").copied().unwrap_or(0) > 1));
+        wait_until(LONG, || {
+            counters
+                .destinations()
+                .iter()
+                .all(|account| account.failures().get("tls").copied().unwrap_or(0) > 1)
+        });
         let report = rig.exporter.shutdown(LONG);
         assert!(report.destinations.iter().all(|one| one.unsent_spans == 2), "{protocol}: {report}");
         assert_eq!(secure.sink.attempts().len(), 0);

@@ -3,8 +3,9 @@
 use expect_test::expect_file;
 use wayfare_journey::MAX_CORE_EVENTS;
 use wayfare_journey::schema::{
-    Attribute, Event, SCOPE_API, SCOPE_SCHEDULER, SPAN_CORE, SPAN_REQUEST, ValueType, api_event,
-    api_event_attribute, core_event, core_event_attribute, resource_attribute, span_attribute,
+    Attribute, Event, SCOPE_API, SCOPE_SCHEDULER, SCOPE_STEPS, SPAN_CORE, SPAN_REQUEST, SPAN_STEPS_PREFIX,
+    ValueType, api_event, api_event_attribute, core_event, core_event_attribute, resource_attribute,
+    span_attribute, step_event, step_event_attribute, step_span_attribute,
 };
 
 fn events(title: &str, events: &[Event]) -> String {
@@ -59,7 +60,9 @@ fn the_page_lists_what_the_schema_defines() {
          rewrites it.\n\n\
          Every request leaves a span `{SPAN_REQUEST}` (kind SERVER, scope `{SCOPE_API}`) and, for each sequence \
          that the engine took, its child `{SPAN_CORE}` (kind INTERNAL, scope `{SCOPE_SCHEDULER}`). Prompts and \
-         answers are never recorded. An attribute without a value is absent.\n"
+         answers are never recorded. An attribute without a value is absent.\n\n\
+         The engine's steps leave spans `{SPAN_STEPS_PREFIX}N` (kind INTERNAL, scope `{SCOPE_STEPS}`) when they are \
+         traced: [steps.md](steps.md).\n"
     );
     let page = [
         head,
@@ -68,6 +71,9 @@ fn the_page_lists_what_the_schema_defines() {
         events("Events of `llm_core`", core_event::ALL),
         attributes("Their attributes", core_event_attribute::ALL),
         long_lives(),
+        events("Events of `scheduler_steps_N`", step_event::ALL),
+        attributes("Their attributes", step_event_attribute::ALL),
+        attributes("Attributes of `scheduler_steps_N`", step_span_attribute::ALL),
         "\n## Spans and resource\n".to_owned(),
         attributes("Attributes of the spans", span_attribute::ALL),
         attributes("Attributes of the resource", resource_attribute::ALL),

@@ -56,7 +56,9 @@ impl Collector for SourceCollector {
                 let of_labels = family.encode_family(&labels)?;
                 match kind {
                     MetricKind::Counter => ConstCounter::new(value).encode(of_labels)?,
-                    MetricKind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(of_labels)?,
+                    MetricKind::Gauge => {
+                        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(of_labels)?
+                    }
                 }
             }
         }

@@ -26,4 +26,5 @@ mod server;
 mod shutdown;
 mod start;
 mod steering;
+mod steps;
 mod trace_context;

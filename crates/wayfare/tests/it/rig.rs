@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use wayfare_engine::{Engine as _, TokenId};
-use wayfare_engine_local::{LocalEngine, QueueLimits, StepInput};
+use wayfare_engine_local::{EngineOptions, LocalEngine, QueueLimits, StepInput};
 use wayfare_journey::{Clock, HeadSampler, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::{
     EngineDescription, ExportCounters, Exporter, ExporterConfig, ExporterOptions, Resource,
@@ -97,9 +97,11 @@ impl Setup {
         let (output_sink, hub) = output_channel();
         let vocab_size = text.tokenizer.vocab_size() as u32;
         let boxed = (Box::new(executor), Box::new(output_sink));
-        let engine = LocalEngine::start(self.scheduler, vocab_size, boxed.0, boxed.1, Arc::clone(&clock))
-            .unwrap()
-            .with_queue_limits(QueueLimits { requests: self.max_queued, tokens: None });
+        let queue_limits = QueueLimits { requests: self.max_queued, tokens: None };
+        let options = EngineOptions { queue_limits, ..EngineOptions::default() };
+        let engine =
+            LocalEngine::start(self.scheduler, vocab_size, boxed.0, boxed.1, Arc::clone(&clock), options)
+                .unwrap();
         let engine = Arc::new(engine);
 
         let sink = OtlpSink::start();

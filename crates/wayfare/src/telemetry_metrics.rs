@@ -8,25 +8,29 @@ use wayfare_openai::{MetricFamily, MetricKind, MetricSource};
 
 /// The tracer's and the exporter's counters.
 #[derive(Debug)]
-pub(crate) struct JourneyMetrics {
-    tracer: Tracer,
+pub(crate) struct TelemetryMetrics {
+    tracer: Option<Tracer>,
     exporter: Option<Arc<ExportCounters>>,
 }
 
 type Labels = Vec<(&'static str, String)>;
 
-impl JourneyMetrics {
-    pub(crate) fn new(tracer: Tracer, exporter: Option<Arc<ExportCounters>>) -> Self {
+impl TelemetryMetrics {
+    pub(crate) fn new(tracer: Option<Tracer>, exporter: Option<Arc<ExportCounters>>) -> Self {
         Self { tracer, exporter }
     }
 
-    fn of_tracer(&self) -> [MetricFamily; 5] {
-        let counters = self.tracer.counters();
+    fn of_tracer(tracer: &Tracer) -> [MetricFamily; 5] {
+        let counters = tracer.counters();
         let one = |value| vec![(Labels::new(), value)];
         let by_rule = KeepRuleKind::ALL.into_iter().map(|kind| (kind.as_str(), counters.kept_by_rule(kind)));
         let kept = [("head", counters.kept_by_head())].into_iter().chain(by_rule);
         [
-            counter("wayfare:journeys_recorded", "Requests that are or were recorded", one(counters.recorded())),
+            counter(
+                "wayfare:journeys_recorded",
+                "Requests that are or were recorded",
+                one(counters.recorded()),
+            ),
             counter(
                 "wayfare:journeys_sampled_out",
                 "Requests that were not recorded, by the sample rate or by the caller's flag",
@@ -51,15 +55,15 @@ impl JourneyMetrics {
         ]
     }
 
-    fn of_exporter(exporter: &ExportCounters) -> [MetricFamily; 6] {
+    fn of_exporter(exporter: &ExportCounters) -> [MetricFamily; 7] {
         let to = |name: &str| ("destination", name.to_owned());
         let per_destination = |value: fn(&wayfare_journey_otlp::DestinationCounters) -> u64| {
             exporter.destinations().iter().map(|one| (vec![to(one.name())], value(one))).collect()
         };
         let dropped_spans = exporter.destinations().iter().flat_map(|one| {
-            DropCause::ALL.into_iter().map(|cause| {
-                (vec![to(one.name()), ("cause", cause.as_str().to_owned())], one.dropped(cause))
-            })
+            DropCause::ALL
+                .into_iter()
+                .map(|cause| (vec![to(one.name()), ("cause", cause.as_str().to_owned())], one.dropped(cause)))
         });
         let failures = exporter.destinations().iter().flat_map(|one| {
             one.failures()
@@ -75,6 +79,11 @@ impl JourneyMetrics {
                 "wayfare:journeys_dropped",
                 "Journeys that were lost before they were made spans",
                 dropped_journeys.map(|(cause, count)| (vec![("cause", cause.to_owned())], count)).into(),
+            ),
+            counter(
+                "wayfare:step_spans_dropped",
+                "Spans of steps that were lost before they were sent",
+                vec![(Labels::new(), exporter.step_spans_dropped())],
             ),
             counter(
                 "wayfare:journey_spans_exported",
@@ -106,11 +115,10 @@ impl JourneyMetrics {
     }
 }
 
-impl MetricSource for JourneyMetrics {
+impl MetricSource for TelemetryMetrics {
     fn families(&self) -> Vec<MetricFamily> {
-        let mut families = Vec::from(self.of_tracer());
-        families.extend(self.exporter.iter().flat_map(|exporter| Self::of_exporter(exporter)));
-        families
+        let of_tracer = self.tracer.iter().flat_map(Self::of_tracer);
+        of_tracer.chain(self.exporter.iter().flat_map(|exporter| Self::of_exporter(exporter))).collect()
     }
 }
 

@@ -1,0 +1,227 @@
+//! Setting up the tracing of journeys and of steps.
+
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use tracing::{info, warn};
+use wayfare_console::{RecentJourneys, StoreLimits, journey_routes};
+use wayfare_engine_local::StepTracing;
+use wayfare_journey::{
+    Clock, FanOut, SamplingPolicy, StepSampling, StepTracer, TraceSampler, Tracer, WallAnchor,
+};
+use wayfare_journey_otlp::{
+    ConfigError, EngineDescription, Exporter, ExporterConfig, ExporterOptions, FileRotation, Resource,
+    is_disabled,
+};
+
+use crate::cli::{JourneyOptions, StepOptions};
+use crate::telemetry_metrics::TelemetryMetrics;
+
+/// The number of the one engine there is.
+const ENGINE_ID: u32 = 0;
+
+/// What the options and the environment ask for, checked; nothing is opened yet.
+#[derive(Debug)]
+pub(crate) struct TelemetrySettings {
+    /// `None` when journeys are not recorded.
+    journeys: Option<JourneySettings>,
+    /// `None` when steps are not.
+    steps: Option<StepSampling>,
+    /// Where both are sent; `None` when nothing is.
+    exporter: Option<ExporterConfig>,
+}
+
+#[derive(Debug)]
+struct JourneySettings {
+    policy: SamplingPolicy,
+    /// How many are kept in memory; `None` when none are.
+    store: Option<StoreLimits>,
+}
+
+/// Checks what can be checked before a model is loaded.
+///
+/// # Errors
+/// When an option or a variable is wrong.
+pub(crate) fn settle(options: &JourneyOptions, step_options: &StepOptions) -> Result<TelemetrySettings> {
+    // A bad rate is one, whether it is used or not.
+    let policy = |sampler| {
+        SamplingPolicy::new(options.journey_tracing_sample_rate, sampler, options.journey_keep.clone())
+            .context("--journey-tracing-sample-rate")
+    };
+    policy(TraceSampler::default())?;
+    let step_sampling = step_sampling(step_options)?;
+
+    let (has_journeys, has_steps) = (options.enable_journey_tracing, step_options.step_tracing_enabled);
+    if !has_journeys {
+        warn_of_what_is_missing(options, has_steps);
+    }
+    let off = TelemetrySettings { journeys: None, steps: None, exporter: None };
+    if !has_journeys && !has_steps {
+        return Ok(off);
+    }
+    if is_disabled(variable)? {
+        info!("OTEL_SDK_DISABLED is true: nothing is recorded");
+        return Ok(off);
+    }
+    let journeys = if has_journeys {
+        let (name, argument) = (variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"));
+        let sampler = TraceSampler::from_variables(name.as_deref(), argument.as_deref())?;
+        Some(JourneySettings { policy: policy(sampler)?, store: store_limits(options) })
+    } else {
+        None
+    };
+    let are_kept = journeys.as_ref().is_some_and(|journeys| journeys.store.is_some());
+    let exporter = exporter_config(options, are_kept || !has_journeys)?;
+    let mut steps = has_steps.then_some(step_sampling);
+    if steps.is_some() && exporter.is_none() {
+        warn!(
+            "--step-tracing-enabled is given, but nothing would see the steps: add --otlp-traces-endpoint or \
+             --journey-file"
+        );
+        steps = None;
+    }
+    Ok(TelemetrySettings { journeys, steps, exporter })
+}
+
+fn step_sampling(options: &StepOptions) -> Result<StepSampling> {
+    let StepOptions { step_tracing_sample_rate: rate, step_tracing_rich_subsample_rate: rich, .. } = *options;
+    for (name, value) in [("sample", rate), ("rich-subsample", rich)] {
+        if !(0.0..=1.0).contains(&value) {
+            anyhow::bail!("--step-tracing-{name}-rate: {value} is not between 0 and 1");
+        }
+    }
+    Ok(StepSampling::new(rate, rich, options.step_tracing_closure_interval)?)
+}
+
+fn warn_of_what_is_missing(options: &JourneyOptions, has_steps: bool) {
+    // Steps use the destinations as well.
+    let destinations = [
+        options.otlp_traces_endpoint.as_ref().map(|_| "--otlp-traces-endpoint"),
+        options.journey_file.as_ref().map(|_| "--journey-file"),
+    ];
+    let destinations = destinations.into_iter().flatten().filter(|_| !has_steps);
+    for option in destinations.chain((!options.journey_keep.is_empty()).then_some("--journey-keep")) {
+        warn!("{option} is given, but journeys are not recorded: add --enable-journey-tracing");
+    }
+}
+
+/// An environment variable. What is not text is made text with replacement characters, so that it is refused
+/// where it matters and not taken as absent.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn store_limits(options: &JourneyOptions) -> Option<StoreLimits> {
+    let limits =
+        StoreLimits { max_journeys: options.journey_store_max, max_bytes: options.journey_store_bytes };
+    Some(limits).filter(|limits| limits.max_journeys > 0 && limits.max_bytes > 0)
+}
+
+/// Where spans are sent; `None` when there is nowhere and that `is_no_error`.
+fn exporter_config(options: &JourneyOptions, is_no_error: bool) -> Result<Option<ExporterConfig>> {
+    // The engine is not known before its model is loaded.
+    let resource = Resource::of_this_process(env!("CARGO_PKG_VERSION"), EngineDescription::default());
+    let exporter_options = ExporterOptions {
+        traces_endpoint: options.otlp_traces_endpoint.as_deref(),
+        journey_file: options.journey_file.as_deref(),
+        journey_file_rotation: FileRotation {
+            max_bytes: options.journey_file_max_bytes,
+            max_files: options.journey_file_max_files,
+        },
+    };
+    match ExporterConfig::resolve(&exporter_options, resource, variable) {
+        Err(ConfigError::NoDestination) if is_no_error => Ok(None),
+        config => Ok(Some(config?)),
+    }
+}
+
+/// Everything behind the spans of requests and of steps.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    /// `None` when journeys are not recorded.
+    pub(crate) tracer: Option<Tracer>,
+    steps: Option<StepSampling>,
+    exporter: Option<Exporter>,
+    store: Option<RecentJourneys>,
+}
+
+impl TelemetrySettings {
+    /// Opens the destinations and starts tracing what is to be traced.
+    ///
+    /// # Errors
+    /// When a destination cannot be opened or no thread be had.
+    pub(crate) fn start(
+        self,
+        clock: Arc<dyn Clock>,
+        anchor: WallAnchor,
+        engine: EngineDescription,
+    ) -> Result<Telemetry> {
+        let Self { journeys, steps, mut exporter } = self;
+        if let Some(config) = &mut exporter {
+            config.resource.engine = engine;
+            for destination in &config.destinations {
+                info!("{} go to {destination}", what_goes(journeys.is_some(), steps.is_some()));
+            }
+        }
+        let exporter = exporter.map(|config| Exporter::start(config, anchor)).transpose()?;
+        let (tracer, store) = match journeys {
+            None => (None, None),
+            Some(JourneySettings { policy, store }) => {
+                let store = store.map(start_store).transpose()?;
+                let sinks = exporter.iter().map(Exporter::sink).chain(store.iter().map(RecentJourneys::sink));
+                (Some(Tracer::new(clock, policy, Arc::new(FanOut::new(sinks)))), store)
+            }
+        };
+        Ok(Telemetry { tracer, steps, exporter, store })
+    }
+}
+
+fn what_goes(journeys: bool, steps: bool) -> &'static str {
+    match (journeys, steps) {
+        (true, true) => "journeys and steps",
+        (false, true) => "steps",
+        _ => "journeys",
+    }
+}
+
+fn start_store(limits: StoreLimits) -> Result<RecentJourneys> {
+    info!(
+        "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
+        limits.max_journeys,
+        limits.max_bytes >> 20
+    );
+    RecentJourneys::start(limits).context("cannot start the thread that keeps journeys")
+}
+
+impl Telemetry {
+    /// The step stream of the engine; `None` when steps are not recorded.
+    pub(crate) fn steps(&self) -> Option<StepTracing> {
+        let (sampling, exporter) = (self.steps?, self.exporter.as_ref()?);
+        Some(StepTracing::new(StepTracer::new(sampling, ENGINE_ID, exporter.step_sink())))
+    }
+
+    /// The routes on which clients see finished journeys.
+    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor) -> Router {
+        let routes = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
+        routes.unwrap_or_default()
+    }
+
+    /// What tracing says about itself at `/metrics`.
+    pub(crate) fn metrics(&self) -> TelemetryMetrics {
+        TelemetryMetrics::new(self.tracer.clone(), self.exporter.as_ref().map(Exporter::counters))
+    }
+
+    /// Sends what is left and says what became of it. When all requests have ended and the engine has.
+    pub(crate) fn stop(self, flush_time: Duration) {
+        let Some(exporter) = self.exporter else { return };
+        let report = exporter.shutdown(flush_time);
+        if report.is_complete() {
+            info!("journeys: {report}");
+        } else {
+            warn!("journeys: {report}");
+        }
+    }
+}
