@@ -115,6 +115,7 @@ impl LocalEngine {
             vocab_size,
             policy: config.policy,
             prefix_caching: config.prefix_caching.is_some(),
+            follows_blocks: config.follow_blocks.is_some(),
         };
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());

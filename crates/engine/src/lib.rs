@@ -15,6 +15,8 @@ pub use contract::{
     AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SchedulingPolicy, SubmitError,
 };
 pub use control::{EngineCommand, EngineControl, EngineReply, PauseMode};
-pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator};
+pub use output::{
+    BlockLife, Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator,
+};
 pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
 pub use stats::{EngineStats, StatsCell};

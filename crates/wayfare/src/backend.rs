@@ -172,6 +172,11 @@ fn scheduler_config(
         },
         chunked_prefill: !options.no_enable_chunked_prefill,
         long_prefill_token_threshold: options.long_prefill_token_threshold,
+        // The share of 1 in 100 is every hundredth. The cast of a number that is too large gives the largest.
+        follow_blocks: options
+            .kv_cache_metrics
+            .then(|| NonZeroU32::new((1.0 / options.kv_cache_metrics_sample).round() as u32))
+            .flatten(),
         // Nobody outside of the process knows the key, so nobody can make two prefixes that look the same.
         prefix_caching: (!options.no_enable_prefix_caching).then(rand::random),
     };

@@ -137,6 +137,14 @@ pub(crate) struct EngineOptions {
     #[arg(long, overrides_with = "enable_prefix_caching")]
     pub(crate) no_enable_prefix_caching: bool,
 
+    /// Shows at /metrics how long cached prefixes stay in the KV cache and lie unused there.
+    #[arg(long)]
+    pub(crate) kv_cache_metrics: bool,
+
+    /// Share of the KV blocks that are followed for that, above 0 and at most 1.
+    #[arg(long, default_value_t = 0.01, value_name = "RATE", value_parser = block_share)]
+    pub(crate) kv_cache_metrics_sample: f64,
+
     /// Makes the random numbers of requests without a seed of their own a fixed series.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -236,6 +244,11 @@ pub(crate) struct AdminOptions {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn block_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("not above 0 and at most 1".to_owned()) }
 }
 
 fn closure_interval(text: &str) -> Result<NonZeroU32, String> {

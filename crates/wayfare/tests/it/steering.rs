@@ -153,3 +153,24 @@ fn a_command_that_is_not_understood_changes_nothing() {
     }
     assert!(!server.is_paused());
 }
+
+#[test]
+fn lives_of_cached_prefixes_are_shown_when_they_are_asked_for() {
+    let lifetimes = "vllm:kv_block_lifetime_seconds_count";
+    let shown = |server: &Server| {
+        let mut response = agent().get(format!("{}/metrics", server.process.address)).call().unwrap();
+        response.body_mut().read_to_string().unwrap().contains(lifetimes)
+    };
+    assert!(!shown(&Server::start(&[])));
+    // Eight blocks can be used, and each prompt takes seven.
+    let pool = ["--max-model-len", "128", "--num-gpu-blocks-override", "9"];
+    let options = [&pool[..], &["--kv-cache-metrics", "--kv-cache-metrics-sample", "1"]].concat();
+    let server = Server::start(&options);
+    assert!(shown(&server));
+    server.cached(&prompt(100));
+    let mut other = prompt(100);
+    other["cache_salt"] = json!("other");
+    server.cached(&other);
+    assert!(server.metric(lifetimes) >= 5.0);
+    assert!(server.metric("vllm:kv_block_idle_before_evict_seconds_count") >= 5.0);
+}
