@@ -147,7 +147,7 @@ impl Backend {
             engine_name: "simulated",
             vocab_size: u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?,
             text,
-            executor: Box::new(SimulatedExecutor::in_real_time(SIMULATED_STEP_TIME, answer.into())),
+            executor: Box::new(SimulatedExecutor::in_real_time(step_time(options), answer.into())),
             queue_limits: queue_limits(options),
         })
     }
@@ -186,6 +186,15 @@ fn scheduler_config(
 
 fn queue_limits(options: &EngineOptions) -> QueueLimits {
     QueueLimits { requests: options.max_num_queued_reqs, tokens: options.max_num_queued_tokens }
+}
+
+fn step_time(options: &EngineOptions) -> StepTimeModel {
+    options.sim_step_us.map_or(SIMULATED_STEP_TIME, |micros| StepTimeModel {
+        base: Duration::from_micros(micros),
+        per_prefill_token: Duration::ZERO,
+        per_decode_token: Duration::ZERO,
+        ..SIMULATED_STEP_TIME
+    })
 }
 
 fn threads(options: &EngineOptions) -> usize {

@@ -149,6 +149,10 @@ pub(crate) struct EngineOptions {
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
+    /// Time of every step of the simulated engine, whatever it computes. For the benches of the frontend.
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    pub(crate) sim_step_us: Option<u64>,
+
     /// Threads that compute. Otherwise one per processor.
     #[arg(long, value_name = "COUNT")]
     pub(crate) threads: Option<NonZeroU32>,

@@ -1,0 +1,34 @@
+//! Benches of the whole server, from outside: a load driver in one process, the server in another, each on cores
+//! of its own.
+
+mod cores;
+mod driver;
+mod frontend;
+mod machine;
+mod overhead;
+mod results;
+mod statistics;
+mod subject;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What is measured.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// What a request and a streamed token cost the HTTP side, on the simulated engine with steps of no time.
+    Frontend(frontend::Options),
+    /// What journey tracing costs, by the share of requests that are recorded.
+    Overhead(overhead::Options),
+}
+
+/// Runs one.
+///
+/// # Errors
+/// When anything on the way fails.
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Frontend(options) => frontend::run(options),
+        Bench::Overhead(options) => overhead::run(options),
+    }
+}
