@@ -183,6 +183,15 @@ impl Generation {
         self.choices.iter_mut().map(|choice| std::mem::take(&mut choice.delta)).enumerate()
     }
 
+    /// The same, shown and then cleared, so that the next text finds its room allocated.
+    pub(crate) fn visit_deltas(&mut self, mut visit: impl FnMut(usize, &ChoiceDelta)) {
+        for (index, choice) in self.choices.iter_mut().enumerate() {
+            visit(index, &choice.delta);
+            choice.delta.text.clear();
+            choice.delta.end = None;
+        }
+    }
+
     /// Tokens so far.
     pub(crate) fn usage(&self) -> TokenUsage {
         let completion = self.choices.iter().map(|choice| choice.generated_tokens).sum();
@@ -311,15 +320,13 @@ impl Choice {
         }
         if stop.is_empty() {
             self.count(tokens.len());
-            let delta = self.text.push(tokens)?;
-            self.append(delta.text);
+            self.text.push_to(tokens, &mut self.delta.text)?;
         } else {
             // One by one, so that tokens after the stop string are not counted, however many came together.
             for token in tokens {
                 self.count(1);
-                let delta = self.text.push(std::slice::from_ref(token))?;
-                self.append(delta.text);
-                if let Some(end) = stop_string(delta.stop, stop) {
+                let found = self.text.push_to(std::slice::from_ref(token), &mut self.delta.text)?;
+                if let Some(end) = stop_string(found, stop) {
                     return Ok(Some(end));
                 }
             }
@@ -331,14 +338,6 @@ impl Choice {
     fn count(&mut self, tokens: usize) {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         self.generated_tokens = self.generated_tokens.saturating_add(tokens);
-    }
-
-    fn append(&mut self, text: String) {
-        if self.delta.text.is_empty() {
-            self.delta.text = text;
-        } else {
-            self.delta.text.push_str(&text);
-        }
     }
 }
 

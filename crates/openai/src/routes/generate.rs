@@ -59,7 +59,7 @@ async fn generate(
 
     let created = state.unix_seconds(context.arrived);
     if prepared.stream {
-        let writer = ChunkWriter::new(endpoint, id, created, prepared.model, prepared.include_usage);
+        let writer = ChunkWriter::new(endpoint, &id, created, &prepared.model, prepared.include_usage);
         return Ok(stream_response(generation, writer, Arc::clone(&state.clock)));
     }
     whole(endpoint, generation, &id, created, &prepared.model).await
