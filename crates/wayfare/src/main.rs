@@ -5,6 +5,7 @@ mod backend;
 mod cli;
 #[cfg(feature = "hub")]
 mod hub;
+mod listener;
 mod logging;
 mod memory;
 mod model;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -22,6 +21,7 @@ use wayfare_openai::{
 
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, ServeOptions};
+use crate::listener::EventListener;
 use crate::signals::EndSignals;
 use crate::{model, telemetry};
 
@@ -181,13 +181,7 @@ async fn serve(
     drain_time: Duration,
 ) -> Result<()> {
     let (close, closed) = oneshot::channel::<()>();
-    // Small chunks leave at once: a token that waits for the next one is latency.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot turn off Nagle's algorithm");
-        }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+    let serving = axum::serve(EventListener(listener), router).with_graceful_shutdown(async {
         let _ = closed.await;
     });
     let mut serving = tokio::spawn(async move { serving.await });
