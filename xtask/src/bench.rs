@@ -1,5 +1,5 @@
-//! Benches of the whole server, from outside: a load driver in one process, the server in another, each on cores
-//! of its own.
+//! Benches from outside: the whole server under a load driver, each a process on cores of its own; and the
+//! scheduler under a counter of instructions.
 
 mod cores;
 mod driver;
@@ -7,6 +7,7 @@ mod frontend;
 mod machine;
 mod overhead;
 mod results;
+mod scheduler;
 mod statistics;
 mod subject;
 
@@ -20,6 +21,8 @@ pub(crate) enum Bench {
     Frontend(frontend::Options),
     /// What journey tracing costs, by the share of requests that are recorded.
     Overhead(overhead::Options),
+    /// What journeys that are off cost the scheduler, in instructions. Needs valgrind.
+    Scheduler(scheduler::Options),
 }
 
 /// Runs one.
@@ -30,5 +33,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Frontend(options) => frontend::run(options),
         Bench::Overhead(options) => overhead::run(options),
+        Bench::Scheduler(options) => scheduler::run(options),
     }
 }
