@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use wayfare_engine::{EngineRequest, RequestId, SequenceOutput, TokenId};
 use wayfare_journey::{
-    FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, SystemClock, Tracer,
+    Clock, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, Tracer,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
 use wayfare_testkit::greedy;
@@ -26,6 +26,16 @@ struct Nowhere;
 
 impl JourneySink for Nowhere {
     fn accept(&self, _: FinishedJourney) {}
+}
+
+/// valgrind has no vDSO to read the time from.
+#[derive(Debug)]
+struct NoClock;
+
+impl Clock for NoClock {
+    fn now(&self) -> MonoNs {
+        MonoNs(1)
+    }
 }
 
 struct Bench {
@@ -117,7 +127,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let tracer = has("traced")
-        .then(|| Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), Arc::new(Nowhere)));
+        .then(|| Tracer::new(Arc::new(NoClock), HeadSampler::new(1.0).unwrap(), Arc::new(Nowhere)));
     let max_tokens = if has("churn") { 16 } else { 2_000 };
     let mut bench = Bench::new(max_tokens, tracer);
     bench.steps(WARM_UP_STEPS + STEPS);
