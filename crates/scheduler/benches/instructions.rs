@@ -50,13 +50,7 @@ struct Bench {
 
 impl Bench {
     fn new(max_tokens: u32, tracer: Option<Tracer>) -> Self {
-        let config = SchedulerConfig {
-            max_num_seqs: 64,
-            max_num_batched_tokens: 2048,
-            max_model_len: 4096,
-            block_size: 16,
-            num_kv_blocks: 8_000,
-        };
+        let config = SchedulerConfig::with_sizes(64, 2048, 4096, 16, 8_000);
         let scheduler = Scheduler::new(config).unwrap();
         let (tokens, outputs) = (Vec::with_capacity(64), Vec::with_capacity(64));
         let mut bench = Self { scheduler, tracer, max_tokens, next_id: 0, now: MonoNs(1), tokens, outputs };
@@ -79,6 +73,8 @@ impl Bench {
             prompt: vec![5; PROMPT_TOKENS as usize].into(),
             // Lengths differ a little, so that the sequences do not all end at once.
             sampling: greedy(self.max_tokens + (self.next_id % 7) as u32, &[2]),
+            priority: 0,
+            cache_salt: None,
             arrived: self.now,
             core_span,
         }
