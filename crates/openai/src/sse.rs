@@ -13,7 +13,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
-use wayfare_journey::{Clock, RequestLabel};
+use wayfare_journey::{Clock, MonoNs, RequestLabel};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
@@ -67,7 +67,7 @@ impl EventBody {
             Ok(()) => {
                 generation.visit_deltas(|index, delta| self.writer.delta(index, delta));
                 if generation.is_over() {
-                    self.writer.usage(generation);
+                    self.writer.last(generation, self.clock.now());
                     // The last generated chunk leaves with this frame; `[DONE]` comes in the next.
                     generation.journey().departed(self.clock.now());
                     self.generation = None;
@@ -137,7 +137,7 @@ impl ChunkWriter {
             Endpoint::Completion => "text_completion",
         };
         let empty: Envelope<'_, ()> =
-            Envelope { id: id.as_str(), object, created, model, choices: &[], usage: None };
+            Envelope { id: id.as_str(), object, created, model, choices: &[], usage: None, metrics: None };
         let mut head = b"data: ".to_vec();
         write_json(&mut head, &empty);
         head.truncate(head.len() - NO_CHOICES.len());
@@ -185,16 +185,20 @@ impl ChunkWriter {
         self.chunk(&[choice], self.usage_to_come());
     }
 
-    /// Writes the chunk with the token counts, if it was asked for.
-    fn usage(&mut self, generation: &Generation) {
-        if !self.include_usage {
+    /// Writes the chunk with the token counts and the request's metrics, if either was asked for.
+    fn last(&mut self, generation: &Generation, now: MonoNs) {
+        let metrics = generation.metrics(now);
+        if !self.include_usage && metrics.is_none() {
             return;
         }
-        let usage = Some(Some(Usage::from(generation.usage())));
-        match self.endpoint {
-            Endpoint::Chat => self.chunk::<ChatChunkChoice<'_>>(&[], usage),
-            Endpoint::Completion => self.chunk::<CompletionChoice<'_>>(&[], usage),
+        let usage = self.include_usage.then(|| Some(Usage::from(generation.usage())));
+        let no_choices: &[CompletionChoice<'_>] = &[];
+        self.begin_chunk(no_choices, usage);
+        if let Some(metrics) = metrics {
+            self.buffer.put_slice(b",\"metrics\":");
+            write_json((&mut self.buffer).writer(), &metrics);
         }
+        self.buffer.put_slice(END_OF_CHUNK);
     }
 
     fn error(&mut self, error: &ApiError) {
@@ -213,6 +217,11 @@ impl ChunkWriter {
     }
 
     fn chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
+        self.begin_chunk(choices, usage);
+        self.buffer.put_slice(END_OF_CHUNK);
+    }
+
+    fn begin_chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
         self.buffer.reserve(CHUNK_BYTES);
         self.buffer.put_slice(&self.head);
         write_json((&mut self.buffer).writer(), choices);
@@ -220,9 +229,11 @@ impl ChunkWriter {
             self.buffer.put_slice(b",\"usage\":");
             write_json((&mut self.buffer).writer(), &usage);
         }
-        self.buffer.put_slice(b"}\n\n");
     }
 }
+
+/// The end of a chunk's object and of its event.
+const END_OF_CHUNK: &[u8] = b"}\n\n";
 
 /// The end of an object whose last field is a list of choices without any.
 const NO_CHOICES: &str = "[]}";

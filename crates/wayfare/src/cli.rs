@@ -69,6 +69,11 @@ pub(crate) struct HttpOptions {
     #[arg(long, num_args = 1.., value_name = "KEY", env = "VLLM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
 
+    /// Lets clients ask for the metrics of their own request, by `"include_metrics": true`, and adds a Server-Timing
+    /// header to answers that are not streamed.
+    #[arg(long)]
+    pub(crate) enable_per_request_metrics: bool,
+
     /// How long a request may take from its arrival to its last token, in seconds. Otherwise as long as it takes.
     #[arg(long, value_name = "SECONDS", value_parser = time_limit)]
     pub(crate) request_timeout: Option<Duration>,

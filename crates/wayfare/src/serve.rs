@@ -88,6 +88,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
         limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
+        per_request_metrics: options.http.enable_per_request_metrics,
         metric_sources: vec![Arc::new(telemetry.metrics())],
     };
     runtime.block_on(async {

@@ -16,6 +16,7 @@ mod hub;
 mod journeys;
 mod limits;
 mod off;
+mod per_request;
 mod preemption;
 mod program;
 mod random;

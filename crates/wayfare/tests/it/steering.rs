@@ -139,6 +139,17 @@ fn priorities_need_the_policy() {
 }
 
 #[test]
+fn metrics_of_a_request_need_the_option() {
+    let mut asked = prompt(4);
+    asked["include_metrics"] = json!(true);
+    let (status, body) = Server::start(&[]).complete(&asked);
+    assert_eq!((status, &body["error"]["param"]), (400, &json!("include_metrics")));
+    let (status, body) = Server::start(&["--enable-per-request-metrics"]).complete(&asked);
+    assert_eq!(status, 200);
+    assert!(body["metrics"]["e2e_time_ms"].as_f64().unwrap() > 0.0, "{body}");
+}
+
+#[test]
 fn a_command_that_is_not_understood_changes_nothing() {
     let server = Server::start(&[]);
     for (path, param) in [
