@@ -66,7 +66,7 @@ impl SchedulerConfig {
     /// The rules of vLLM's defaults over these sizes, without prefix caching: first come, first served, prompts in
     /// chunks of the whole budget.
     #[must_use]
-    pub fn with_sizes(
+    pub const fn with_sizes(
         max_num_seqs: u32,
         max_num_batched_tokens: u32,
         max_model_len: u32,

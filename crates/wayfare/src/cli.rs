@@ -1,5 +1,7 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
+mod simulation;
+
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -9,6 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
+
+pub(crate) use simulation::{
+    AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
+};
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -22,6 +28,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serves a model over the OpenAI API.
     Serve(Box<ServeOptions>),
+    /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
+    /// server, no model, no waiting.
+    Simulate(Box<SimulateOptions>),
 }
 
 /// Options of `wayfare serve`.
@@ -38,6 +47,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) simulation: SimulationOptions,
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
@@ -92,19 +104,20 @@ pub(crate) struct EngineOptions {
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_model_len: Option<NonZeroU32>,
 
-    /// Most requests computed at once [default: 32 on a CPU, 256 simulated].
+    /// Most requests computed at once [default: 32 on a CPU, that of the profile simulated].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_num_seqs: Option<NonZeroU32>,
 
-    /// Most tokens computed in one step; longer prompts are computed in chunks.
-    #[arg(long, default_value = "2048", value_name = "TOKENS")]
-    pub(crate) max_num_batched_tokens: NonZeroU32,
+    /// Most tokens computed in one step; longer prompts are computed in chunks [default: 2048, that of the
+    /// profile simulated].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_num_batched_tokens: Option<NonZeroU32>,
 
-    /// Tokens per KV block.
-    #[arg(long, default_value = "16", value_name = "TOKENS")]
-    pub(crate) block_size: NonZeroU32,
+    /// Tokens per KV block [default: 16, that of the profile simulated].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) block_size: Option<NonZeroU32>,
 
-    /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory.
+    /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory, or by the profile.
     #[arg(long, alias = "num-kv-blocks", value_name = "COUNT")]
     pub(crate) num_gpu_blocks_override: Option<NonZeroU32>,
 
@@ -150,13 +163,10 @@ pub(crate) struct EngineOptions {
     #[arg(long, default_value_t = 0.01, value_name = "RATE", value_parser = block_share)]
     pub(crate) kv_cache_metrics_sample: f64,
 
-    /// Makes the random numbers of requests without a seed of their own a fixed series.
+    /// Makes the random numbers of requests without a seed of their own a fixed series; seeds what is random in
+    /// the simulated engine, too.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-
-    /// Time of every step of the simulated engine, whatever it computes. For the benches of the frontend.
-    #[arg(long, hide = true, value_name = "MICROSECONDS")]
-    pub(crate) sim_step_us: Option<u64>,
 
     /// Threads that compute. Otherwise one per processor.
     #[arg(long, value_name = "COUNT")]
@@ -287,10 +297,12 @@ mod tests {
     fn every_option_is_in_the_documentation() {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        let serve = command.find_subcommand("serve").unwrap();
-        let shown = serve.get_arguments().filter_map(|argument| argument.get_long());
-        let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
-        assert_eq!(missing, [""; 0], "docs/flags.md does not name them");
+        for name in ["serve", "simulate"] {
+            let subcommand = command.find_subcommand(name).unwrap();
+            let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());
+            let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
+            assert_eq!(missing, [""; 0], "docs/flags.md does not name them");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use wayfare_engine::{Engine as _, EngineControl};
+use wayfare_engine_local::RefusingEngine;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::EngineDescription;
 use wayfare_openai::{
@@ -37,7 +38,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, &options.steps)?;
+    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
@@ -52,7 +53,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wall = WallAnchor::capture();
     let served_model_names = served_names(options);
-    let backend = Backend::load(&argument, &options.engine)?;
+    let backend = Backend::load(&argument, &options.engine, &options.simulation)?;
     let description = EngineDescription {
         model: served_model_names[0].clone(),
         engine: backend.engine_name.to_owned(),
@@ -65,6 +66,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
 
     let (sink, hub) = output_channel();
+    let failures = backend.failures.clone();
     let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
@@ -78,7 +80,10 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let config = ServerConfig {
         served_model_names,
         api_keys: options.http.api_key.clone(),
-        engine: Arc::clone(&engine) as _,
+        engine: match &failures {
+            Some(plan) => Arc::new(RefusingEngine::new(Arc::clone(&engine) as _, plan)),
+            None => Arc::clone(&engine) as _,
+        },
         tokenizer: text.tokenizer,
         chat_template: text.chat_template,
         end_of_text: text.end_of_text,

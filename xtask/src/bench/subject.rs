@@ -88,9 +88,13 @@ impl Laboratory {
 
 /// The simulated engine, with steps that take so long and room for so many requests at once.
 pub(crate) fn simulated(step_us: u32, concurrency: u32) -> Vec<String> {
-    ["sim", "--sim-step-us", &step_us.to_string(), "--max-num-seqs", &concurrency.max(64).to_string()]
-        .map(String::from)
-        .to_vec()
+    let time = format!("{step_us}us");
+    let times: &[&str] = match step_us {
+        0 => &["--sim-profile", "instant"],
+        _ => &["--time-to-first-token", &time, "--inter-token-latency", &time],
+    };
+    let room = concurrency.max(64).to_string();
+    [&["sim"], times, &["--max-num-seqs", &room]].concat().into_iter().map(String::from).collect()
 }
 
 /// Chat requests, all alike but for the number in their prompt.

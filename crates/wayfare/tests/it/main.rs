@@ -25,6 +25,8 @@ mod refusals;
 mod rig;
 mod server;
 mod shutdown;
+mod simulate;
+mod simulated;
 mod start;
 mod steering;
 mod steps;
