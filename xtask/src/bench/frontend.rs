@@ -12,14 +12,10 @@ use super::driver::Report;
 use super::machine::Machine;
 use super::results::{head, publish, row};
 use super::statistics::{Line, Spread};
-use super::subject::{Laboratory, Load, SubjectOptions, simulated};
+use super::subject::{Laboratory, Load, PROMPT_TOKENS, SubjectOptions, simulated};
 
 /// Lengths of the answers, in tokens. Two, so that what a request costs can be told from what its tokens do.
 const OUTPUT_TOKENS: [u32; 2] = [16, 256];
-/// Tokens of the prompt; the simulated engine's tokens are bytes.
-const PROMPT_TOKENS: usize = 100;
-/// Of these, what the chat template (19) and the request's number with a space (9) take.
-const PROMPT_OVERHEAD: usize = 28;
 /// Paced steps leave this much time for each request in flight, several times what its token costs.
 const PACE_US: u32 = 30;
 /// Shorter sleeps are not exact.
@@ -129,14 +125,7 @@ fn settings(concurrency: &[u32]) -> Vec<Setting> {
 }
 
 fn load(concurrency: u32, output_tokens: u32) -> Load {
-    Load {
-        prompt: "x".repeat(PROMPT_TOKENS - PROMPT_OVERHEAD),
-        stream: true,
-        output_tokens,
-        concurrency,
-        requests: u64::from(concurrency) * 8,
-        settle_ms: 0,
-    }
+    Load { stream: true, output_tokens, concurrency, requests: u64::from(concurrency) * 8, settle_ms: 0 }
 }
 
 /// As many requests as take about so long, whole waves of them.

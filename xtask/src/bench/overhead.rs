@@ -18,6 +18,8 @@ use crate::model;
 const KEEP_RULES: &str = "slow>1000s,ttft>1000s,queue>1000s,error,aborted";
 /// Longer than the exporter waits before it sends a batch, several times.
 const SETTLE_MS: u64 = 600;
+/// 64 tokens in this time are half of what the frontend can do on one core.
+const PACED_STEP_US: u32 = 1_000;
 /// Both spans of a request.
 const SPANS_PER_REQUEST: f64 = 2.0;
 
@@ -29,7 +31,7 @@ pub(crate) struct Options {
     rounds: u32,
 
     /// Engines under the server.
-    #[arg(long, num_args = 1.., value_enum, default_values_t = [Subject::Simulated, Subject::Model])]
+    #[arg(long, num_args = 1.., value_enum, default_values_t = [Subject::Simulated, Subject::Paced, Subject::Model])]
     subject: Vec<Subject>,
 
     #[command(flatten)]
@@ -41,6 +43,9 @@ pub(crate) struct Options {
 enum Subject {
     /// The simulated engine with steps of no time: the HTTP side.
     Simulated,
+    /// The simulated engine with steps so slow that every token is an event of its own: a stream as a client of a
+    /// real model sees it. Its throughput is that of the steps; its CPU time is what tells.
+    Paced,
     /// The default model: the arithmetic.
     Model,
 }
@@ -49,6 +54,7 @@ impl Subject {
     fn title(self) -> &'static str {
         match self {
             Subject::Simulated => "Bound by the frontend: simulated engine, steps of no time",
+            Subject::Paced => "Streams at a fixed pace: simulated engine, each token an event",
             Subject::Model => "Bound by the engine: the default model",
         }
     }
@@ -57,6 +63,7 @@ impl Subject {
         let load = self.load();
         Ok(match self {
             Subject::Simulated => simulated(0, load.concurrency),
+            Subject::Paced => simulated(PACED_STEP_US, load.concurrency),
             Subject::Model => {
                 let path = model::ensure()?.to_string_lossy().into_owned();
                 // A fixed cache, so that its size does not follow the free memory of the moment.
@@ -70,21 +77,22 @@ impl Subject {
     fn load(self) -> Load {
         match self {
             Subject::Simulated => Load {
-                prompt: "x".repeat(72),
                 stream: true,
                 output_tokens: 64,
                 concurrency: 64,
                 requests: 12_800,
                 settle_ms: SETTLE_MS,
             },
-            Subject::Model => Load {
-                prompt: "Tell me in a few words what a lighthouse is, and who needs one.".into(),
+            Subject::Paced => Load {
                 stream: true,
-                output_tokens: 32,
-                concurrency: 8,
-                requests: 48,
+                output_tokens: 128,
+                concurrency: 64,
+                requests: 1_280,
                 settle_ms: SETTLE_MS,
             },
+            Subject::Model => {
+                Load { stream: true, output_tokens: 32, concurrency: 8, requests: 48, settle_ms: SETTLE_MS }
+            }
         }
     }
 }

@@ -27,6 +27,12 @@ pub(crate) struct SubjectOptions {
     pub(crate) no_file: bool,
 }
 
+/// A prompt in words: 72 bytes, which with the chat template (19 tokens) and the number with its space (9) make
+/// [`PROMPT_TOKENS`] for the simulated engine, whose tokens are bytes.
+pub(crate) const PROMPT: &str = "Tell me in a few words what a lighthouse is, who keeps it, and what for.";
+/// Tokens of the prompt on the simulated engine.
+pub(crate) const PROMPT_TOKENS: usize = 19 + 9 + PROMPT.len();
+
 /// What a bench works with.
 pub(crate) struct Laboratory {
     program: PathBuf,
@@ -98,10 +104,8 @@ pub(crate) fn simulated(step_us: u32, concurrency: u32) -> Vec<String> {
 }
 
 /// Chat requests, all alike but for the number in their prompt.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// What the user says behind the number.
-    pub(crate) prompt: String,
     pub(crate) stream: bool,
     pub(crate) output_tokens: u32,
     pub(crate) concurrency: u32,
@@ -112,7 +116,7 @@ pub(crate) struct Load {
 
 impl Load {
     fn body(&self) -> String {
-        let content = format!("{NUMBER} {}", self.prompt);
+        let content = format!("{NUMBER} {PROMPT}");
         let body: Value = json!({
             "messages": [{"role": "user", "content": content}],
             "max_tokens": self.output_tokens,
@@ -126,6 +130,16 @@ impl Load {
     /// The same with fewer requests, to fill caches and to start threads.
     pub(crate) fn warm_up(&self) -> Self {
         let requests = (self.requests / 4).max(u64::from(self.concurrency));
-        Self { requests, settle_ms: 0, ..self.clone() }
+        Self { requests, settle_ms: 0, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompt_has_a_hundred_tokens() {
+        assert_eq!(PROMPT_TOKENS, 100);
     }
 }
