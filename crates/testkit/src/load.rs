@@ -48,8 +48,6 @@ pub struct LoadPlan {
     pub body: String,
     /// Whether the answers come as server-sent events.
     pub stream: bool,
-    /// Tokens that each answer has; one that ended for another reason than its length is a failure.
-    pub output_tokens: u32,
     /// Requests in flight, each on a connection of its own.
     pub concurrency: u32,
     /// Requests in all.
@@ -80,7 +78,8 @@ pub struct LoadReport {
     pub driver_cpu_seconds: f64,
 }
 
-/// Carries a plan out. The first request that fails ends it.
+/// Carries a plan out. The first request that fails ends it, and so does an answer that ended for another reason
+/// than its length.
 ///
 /// # Errors
 /// When a request fails, an answer is not whole, or the server's CPU time cannot be read.

@@ -16,7 +16,6 @@ pub(crate) struct Plan {
     pub(crate) path: &'static str,
     pub(crate) body: String,
     pub(crate) stream: bool,
-    pub(crate) output_tokens: u32,
     pub(crate) concurrency: u32,
     pub(crate) requests: u64,
     pub(crate) settle_ms: u64,

@@ -84,7 +84,6 @@ impl Laboratory {
             path: "/v1/chat/completions",
             body: load.body(),
             stream: load.stream,
-            output_tokens: load.output_tokens,
             concurrency: load.concurrency,
             requests: load.requests,
             settle_ms: load.settle_ms,
