@@ -23,6 +23,9 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a shell sees when the server could not start, or a trace not be replayed.
 const FAILED: u8 = 2;
 
