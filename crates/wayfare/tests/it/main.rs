@@ -19,6 +19,7 @@ mod off;
 mod per_request;
 mod preemption;
 mod program;
+mod published;
 mod random;
 mod raw_client;
 mod refusals;
