@@ -80,14 +80,14 @@ impl Subject {
                 stream: true,
                 output_tokens: 64,
                 concurrency: 64,
-                requests: 12_800,
+                requests: 25_600,
                 settle_ms: SETTLE_MS,
             },
             Subject::Paced => Load {
                 stream: true,
                 output_tokens: 128,
                 concurrency: 64,
-                requests: 1_280,
+                requests: 2_560,
                 settle_ms: SETTLE_MS,
             },
             Subject::Model => {
