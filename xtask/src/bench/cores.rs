@@ -47,9 +47,15 @@ impl Cores {
         started
     }
 
+    /// Whether the driver can use its core as it likes.
+    pub(crate) fn driver_is_alone(&self) -> bool {
+        (0..CpuSet::MAX_CPU).all(|core| !(self.driver.is_set(core) && self.server.is_set(core)))
+    }
+
     /// In words.
     pub(crate) fn describe(&self) -> String {
-        format!("server on {} core(s), driver on {}", self.server.count(), self.driver.count())
+        let waits = if self.driver_is_alone() { "one of its own, where it never sleeps" } else { "the same" };
+        format!("server on {} core(s), driver on {waits}", self.server.count())
     }
 }
 
@@ -69,6 +75,17 @@ fn set(cores: &[usize]) -> CpuSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_the_driver_is_alone() {
+        let of = |server: &[usize], driver: &[usize]| Cores {
+            ours: CpuSet::new(),
+            server: set(server),
+            driver: set(driver),
+        };
+        assert!(of(&[0, 2], &[1]).driver_is_alone());
+        assert!(!of(&[0], &[0]).driver_is_alone());
+    }
 
     #[test]
     fn the_driver_has_a_core_of_its_own_where_there_are_two() {

@@ -18,6 +18,7 @@ pub(crate) struct Plan {
     pub(crate) stream: bool,
     pub(crate) concurrency: u32,
     pub(crate) requests: u64,
+    pub(crate) spin: bool,
     pub(crate) settle_ms: u64,
 }
 
@@ -55,11 +56,6 @@ impl Report {
     /// CPU time of the server by request, in µs.
     pub(crate) fn server_cpu_us(&self) -> f64 {
         self.server_cpu_seconds * 1e6 / self.requests as f64
-    }
-
-    /// The share of the time in which the driver computed.
-    pub(crate) fn driver_load(&self) -> f64 {
-        self.driver_cpu_seconds / self.seconds
     }
 
     /// The share of the time in which the server computed, in cores.

@@ -70,7 +70,6 @@ struct LengthOutcome {
     first_ms_p50: Spread,
     whole_ms_p99: Spread,
     server_load: Spread,
-    driver_load: Spread,
     runs: Vec<Report>,
 }
 
@@ -167,7 +166,6 @@ fn length_outcome(output_tokens: u32, runs: Vec<Report>) -> LengthOutcome {
         first_ms_p50: over(&|run| run.first_ms.p50),
         whole_ms_p99: over(&|run| run.whole_ms.p99),
         server_load: over(&Report::server_load),
-        driver_load: over(&Report::driver_load),
         runs,
     }
 }
@@ -186,7 +184,8 @@ fn page(results: &Results) -> String {
          simulated engine.\n\n{}* cores: {}\n* rounds: {}, of which the medians; ± is half of the range\n\n\
          CPU time is that of the server's process, kernel included. What a token costs, and a request beyond its \
          tokens, is the line through answers of {} and of {} tokens. With steps of no time several tokens leave in \
-         one event; with paced steps each is an event and a write of its own.\n\n",
+         one event; with paced steps each is an event and a write of its own. A driver that never sleeps need not be woken by \
+         the server's kernel, as a distant client need not.\n\n",
         results.prompt_tokens,
         "two lengths of answer",
         results.machine.markdown(),
@@ -210,7 +209,6 @@ fn page(results: &Results) -> String {
         "first p50 ms",
         "whole p99 ms",
         "server load",
-        "driver load",
     ]);
     for outcome in &results.outcomes {
         for length in &outcome.lengths {
@@ -223,7 +221,6 @@ fn page(results: &Results) -> String {
                 format!("{:.2}", length.first_ms_p50.median),
                 format!("{:.2}", length.whole_ms_p99.median),
                 format!("{:.2}", length.server_load.median),
-                format!("{:.2}", length.driver_load.median),
             ]);
         }
     }

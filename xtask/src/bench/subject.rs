@@ -86,6 +86,7 @@ impl Laboratory {
             stream: load.stream,
             concurrency: load.concurrency,
             requests: load.requests,
+            spin: self.cores.driver_is_alone(),
             settle_ms: load.settle_ms,
         })
     }

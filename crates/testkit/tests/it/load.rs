@@ -34,6 +34,7 @@ fn drive(answer: &'static str, status: u16) -> (Result<LoadReport, LoadError>, B
             stream: true,
             concurrency: 5,
             requests: 20,
+            spin: true,
             settle_ms: 0,
         };
         let outcome = run(&plan).await;
