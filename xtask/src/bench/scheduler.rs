@@ -57,7 +57,7 @@ impl Row {
     }
 
     fn verdict(&self) -> &'static str {
-        if self.cost_of_off().abs() <= TARGET { "" } else { ", above the target" }
+        if self.cost_of_off() <= TARGET { "" } else { ", above the target" }
     }
 }
 

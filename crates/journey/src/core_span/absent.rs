@@ -4,9 +4,9 @@
 //! compare with: since no core span can exist, the compiler drops every line that deals with one, and what
 //! remains is the engine side as if journeys had never been written. Such a build cannot trace.
 
-use crate::MonoNs;
 use crate::cell::OpenJourney;
 use crate::event::CoreEvent;
+use crate::{CoreLedger, MonoNs};
 
 /// What there is none of.
 #[derive(Debug)]
@@ -25,6 +25,11 @@ impl CoreSpan {
 
     /// Is never called.
     pub fn finish(self, _: CoreEvent) {
+        match self {}
+    }
+
+    /// Is never called.
+    pub fn finish_with_account(self, _: CoreEvent, _: CoreLedger) {
         match self {}
     }
 
