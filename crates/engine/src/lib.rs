@@ -5,12 +5,14 @@
 //! tensors, schedulers and wire formats stays on this side of it.
 #![forbid(unsafe_code)]
 
+mod constraint;
 mod contract;
 mod control;
 mod output;
 mod request;
 mod stats;
 
+pub use constraint::{ConstraintError, OutputConstraint, OutputGrammar, TokenConstraint, TokenSet};
 pub use contract::{
     AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SchedulingPolicy, SubmitError,
 };
