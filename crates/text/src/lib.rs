@@ -22,6 +22,6 @@ mod tokenizer;
 
 pub use files::{TextFiles, TextFilesError};
 pub use gguf::{GgufVocabulary, GgufVocabularyError};
-pub use stream::{TextDelta, TextStream};
+pub use stream::{TextDelta, TextOptions, TextStream};
 pub use template::{ChatTemplate, NamedTemplate, RenderError, RenderOptions, SpecialTokens, TemplateError};
 pub use tokenizer::{DecodeError, EncodeError, Tokenizer, TokenizerError};
