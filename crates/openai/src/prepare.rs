@@ -1,5 +1,6 @@
 //! From the bytes of a request to what the engine needs: parse, validate, template, tokenise.
 
+mod grammars;
 mod prompts;
 mod rules;
 mod workshop;
@@ -8,13 +9,14 @@ use std::sync::Arc;
 
 use wayfare_engine::{EngineLimits, SamplingParams, TokenId};
 use wayfare_journey::RequestAttributes;
-use wayfare_text::{ChatTemplate, TextOptions, Tokenizer};
+use wayfare_text::{ChatTemplate, CompiledGrammar, TextOptions, Tokenizer};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::params::{CommonParams, Fields, StreamOptions};
 use crate::request_metrics::MetricsWanted;
 
+pub(crate) use self::grammars::Grammars;
 use self::prompts::Asked;
 pub(crate) use self::workshop::Workshop;
 
@@ -32,6 +34,8 @@ pub(crate) struct Prepared {
     pub(crate) n: u32,
     /// How the first choice of the first prompt is generated; the others differ in seed and length.
     pub(crate) sampling: SamplingParams,
+    /// What the answers must be, if they are not free.
+    pub(crate) grammar: Option<CompiledGrammar>,
     pub(crate) priority: i32,
     pub(crate) cache_salt: Option<Arc<str>>,
     pub(crate) text: TextOptions,
@@ -101,6 +105,7 @@ pub(crate) struct Preparer {
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) end_of_text: Arc<[TokenId]>,
     pub(crate) limits: EngineLimits,
+    pub(crate) grammars: Grammars,
     /// Whether clients may have the metrics of their requests.
     pub(crate) per_request_metrics: bool,
 }
@@ -138,6 +143,12 @@ impl Preparer {
                 format!("{} is more than the {least} tokens that may come", common.rules.min_tokens);
             return Err(ApiError::invalid("min_tokens", problem));
         }
+        let grammar = match &common.grammar {
+            None => None,
+            Some((param, grammar)) => {
+                Some(self.grammars.compile(&self.tokenizer, &self.end_of_text, grammar, param)?)
+            }
+        };
         let CommonParams { seed, stream_options, .. } = common;
         let sampling = SamplingParams {
             temperature: common.temperature,
@@ -160,6 +171,7 @@ impl Preparer {
             prompts,
             n: common.n,
             sampling,
+            grammar,
             priority: common.priority,
             cache_salt: common.cache_salt,
             text: TextOptions {

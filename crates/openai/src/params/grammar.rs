@@ -12,7 +12,7 @@ const MAX_CHOICES: usize = 1024;
 
 /// What the answer must be: `response_format` as OpenAI has it, `structured_outputs` and the older `guided_…` as
 /// vLLM has them. At most one of them.
-pub(super) fn output_grammar(fields: &mut Fields) -> Result<Option<OutputGrammar>, ApiError> {
+pub(super) fn output_grammar(fields: &mut Fields) -> Result<Option<(&'static str, OutputGrammar)>, ApiError> {
     let mut found: Option<(&'static str, OutputGrammar)> = None;
     let given = [
         ("response_format", response_format(fields)?),
@@ -34,7 +34,7 @@ pub(super) fn output_grammar(fields: &mut Fields) -> Result<Option<OutputGrammar
             }
         }
     }
-    Ok(found.map(|(_, grammar)| grammar))
+    Ok(found)
 }
 
 fn response_format(fields: &mut Fields) -> Result<Option<OutputGrammar>, ApiError> {

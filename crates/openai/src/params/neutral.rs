@@ -17,16 +17,12 @@ enum Neutral {
     EmptyObject,
     /// `["text"]`, the only modality there is.
     TextOnly,
-    /// `{"type": "text"}`
-    TextFormat,
     AnyBool,
     AnyText,
     AnyObject,
 }
 
-use Neutral::{
-    AnyBool, AnyObject, AnyText, Bool, EmptyList, EmptyObject, Number, Text, TextFormat, TextOnly,
-};
+use Neutral::{AnyBool, AnyObject, AnyText, Bool, EmptyList, EmptyObject, Number, Text, TextOnly};
 
 /// Everything known but not supported. `null` is always neutral; a field without other neutral values has an
 /// empty list. Sources: OpenAI API reference (chat completions, completions), vLLM 0.33
@@ -107,9 +103,6 @@ impl Neutral {
             EmptyList => value.as_array().is_some_and(Vec::is_empty),
             EmptyObject => value.as_object().is_some_and(serde_json::Map::is_empty),
             TextOnly => value.as_array().is_some_and(|list| list.iter().all(|item| item == "text")),
-            TextFormat => value.as_object().is_some_and(|format| {
-                format.len() == 1 && format.get("type").is_some_and(|kind| kind == "text")
-            }),
             AnyBool => value.is_boolean(),
             AnyText => value.is_string(),
             AnyObject => value.is_object(),
@@ -124,7 +117,6 @@ impl Neutral {
             EmptyList => "an empty list".to_owned(),
             EmptyObject => "an empty object".to_owned(),
             TextOnly => r#"["text"]"#.to_owned(),
-            TextFormat => r#"{"type": "text"}"#.to_owned(),
             AnyBool => "a boolean".to_owned(),
             AnyText => "a string".to_owned(),
             AnyObject => "an object".to_owned(),

@@ -47,8 +47,8 @@ pub(crate) struct CommonParams {
     pub(crate) ignore_eos: bool,
     /// What changes the logits.
     pub(crate) rules: RuleParams,
-    /// What the answer must be, if it is not free.
-    pub(crate) grammar: Option<OutputGrammar>,
+    /// What the answer must be, if it is not free, and the field that says so.
+    pub(crate) grammar: Option<(&'static str, OutputGrammar)>,
     /// How many likely tokens are shown beside each token of the prompt; `None` shows nothing of it.
     pub(crate) prompt_logprobs: Option<u32>,
     /// Whether tokens are shown as `token_id:NUMBER` where their texts would be.

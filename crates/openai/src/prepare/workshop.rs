@@ -14,6 +14,13 @@ use super::{Prepared, Preparer};
 /// handing the work to another thread costs a few hundredths of that.
 const MAX_INLINE_BYTES: usize = 2 << 10;
 
+/// What the fields that lead to a grammar have in their names. Compiling one takes too long for the async runtime.
+const GRAMMAR_FIELDS: [&[u8]; 4] = [b"response_format", b"structured_outputs", b"guided_", b"tool_choice"];
+
+fn may_have_grammar(body: &[u8]) -> bool {
+    GRAMMAR_FIELDS.iter().any(|name| memchr::memmem::find(body, name).is_some())
+}
+
 /// Prepares small requests at once, large ones on a thread of their own, a few at a time.
 #[derive(Debug)]
 pub(crate) struct Workshop {
@@ -40,7 +47,7 @@ impl Workshop {
         body: bytes::Bytes,
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
-        if body.len() <= MAX_INLINE_BYTES {
+        if body.len() <= MAX_INLINE_BYTES && !may_have_grammar(&body) {
             return self.preparer.prepare(endpoint, &body, own_seed);
         }
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
