@@ -105,8 +105,7 @@ impl ReasoningParser {
 
     /// Takes more text and gives out what is clear by now.
     pub fn push(&mut self, text: &str, reasoning: &mut dyn FnMut(&str), content: &mut dyn FnMut(&str)) {
-        let mut rest = text.char_indices();
-        while let Some((at, character)) = rest.next() {
+        for (at, character) in text.char_indices() {
             match self.place {
                 Place::Content => {
                     content(&text[at..]);
