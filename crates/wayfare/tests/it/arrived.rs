@@ -38,8 +38,13 @@ impl Journey {
     }
 
     pub(crate) fn finish_reason(&self) -> Option<&str> {
+        self.finish_reason_of(0)
+    }
+
+    /// How the answer of one of the sequences ended.
+    fn finish_reason_of(&self, sequence: usize) -> Option<&str> {
         match self.request.attributes.get("gen_ai.response.finish_reasons")? {
-            AttributeValue::List(reasons) => match reasons.first()? {
+            AttributeValue::List(reasons) => match reasons.get(sequence)? {
                 AttributeValue::Text(reason) => Some(reason),
                 _ => None,
             },
@@ -127,12 +132,21 @@ fn check(journey: &Journey) -> Result<(), String> {
     journey.cores.iter().try_for_each(check_ledger)?;
     let request = &journey.request;
     let handed_over = request.event("api.HANDOFF_TO_CORE").is_some();
-    ensure(journey.cores.len() == usize::from(handed_over), "a sequence for each that was handed over")?;
+    // As many for each of its prompts as the request wants choices, and each has a place of its own.
+    let choices = request.int("gen_ai.request.n").unwrap_or(1).max(1) as usize;
+    let sequences = journey.cores.len();
+    ensure(
+        (sequences > 0) == handed_over && sequences % choices == 0,
+        "the sequences that were handed over",
+    )?;
+    let mut places: Vec<_> =
+        journey.cores.iter().map(|core| core.int("wayfare.sequence_index").unwrap_or(-1)).collect();
+    places.sort_unstable();
+    ensure(places.iter().copied().eq(0..sequences as i64), "each sequence says which it is")?;
     for core in &journey.cores {
         ensure(core.is_child_of(request), "the sequence's span is a child of the request's")?;
         ensure(core.trace_state == request.trace_state, "one trace state")?;
         ensure(core.text("gen_ai.request.id") == request.text("gen_ai.request.id"), "one request id")?;
-        ensure(core.int("wayfare.sequence_index") == Some(0), "the sequence has its index")?;
         check_core(core)?;
         ensure(ns(&core.events[0]) >= ns(&request.events[0]), "queued after it arrived")?;
         let has_token = core.event("journey.FIRST_TOKEN").is_some();
@@ -140,10 +154,12 @@ fn check(journey: &Journey) -> Result<(), String> {
         ensure(has_token || !has_response, "a response needs a token")?;
         if journey.ending() == "departed" {
             ensure(has_token && has_response, "an answer has a token")?;
-            let agrees = match journey.finish_reason() {
-                Some("length") => journey.finish_status() == Some("length"),
+            let place = core.int("wayfare.sequence_index").unwrap_or(-1) as usize;
+            let status = core.events.last().and_then(|event| event.text("finish.status"));
+            let agrees = match journey.finish_reason_of(place) {
+                Some("length") => status == Some("length"),
                 // A stop string is found outside of the engine, which may end the sequence at the same time.
-                Some("stop") => true,
+                Some("stop" | "tool_calls") => true,
                 _ => false,
             };
             ensure(agrees, "both parts agree on how it ended")?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
 mod arrived;
+mod choices;
 mod client;
 mod contexts;
 mod disconnects;
@@ -11,10 +12,12 @@ mod engine_endings;
 mod export;
 mod field;
 mod finishes;
+mod grammars;
 mod heap;
 mod hub;
 mod journeys;
 mod limits;
+mod logprobs;
 mod off;
 mod per_request;
 mod preemption;
@@ -31,4 +34,6 @@ mod simulated;
 mod start;
 mod steering;
 mod steps;
+mod token_rules;
+mod tools;
 mod trace_context;
