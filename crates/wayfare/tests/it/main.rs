@@ -26,6 +26,7 @@ mod published;
 mod random;
 mod raw_client;
 mod refusals;
+mod responses;
 mod rig;
 mod server;
 mod shutdown;
