@@ -16,7 +16,7 @@ pub(super) const MAX_NESTING: usize = 200;
 
 /// Most properties of a schema, and of one of its objects: the work grows with the square of the latter.
 const MAX_PROPERTIES: usize = 5_000;
-const MAX_PROPERTIES_OF_OBJECT: usize = 1_000;
+const MAX_PROPERTIES_OF_OBJECT: usize = 500;
 /// Most patterns for the names of properties: each is held against each other.
 const MAX_PATTERN_PROPERTIES: usize = 32;
 
