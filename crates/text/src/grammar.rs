@@ -241,7 +241,7 @@ fn invalid(kind: &'static str, message: &str) -> GrammarError {
 /// What the library says, as an error for the client: without its traces, and with what to do here.
 fn refusal(kind: &'static str, message: &str) -> GrammarError {
     let message = readable(message);
-    let too_complex = ["too complex", "too large", "too big", "too many", "fuel", "limit", "max is"];
+    let too_complex = ["too complex", "too large", "too big", "oo many", "fuel", "items; max is"];
     if too_complex.iter().any(|sign| message.contains(sign)) {
         return GrammarError::TooComplex { kind, message };
     }
