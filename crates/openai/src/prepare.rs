@@ -1,5 +1,7 @@
 //! From the bytes of a request to what the engine needs: parse, validate, template, tokenise.
 
+mod tokenize;
+
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -11,6 +13,8 @@ use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::params::{ChatParams, CommonParams, CompletionParams, Fields, Prompt};
 use crate::request_metrics::MetricsWanted;
+
+pub(crate) use self::tokenize::{Detokenized, Tokenized};
 
 /// Tokens of a completion when the client does not say how many: OpenAI's and vLLM's default.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
@@ -74,6 +78,8 @@ pub(crate) struct Preparer {
     pub(crate) limits: EngineLimits,
     /// Whether clients may have the metrics of their requests.
     pub(crate) per_request_metrics: bool,
+    /// Most messages of a chat request.
+    pub(crate) max_messages: usize,
 }
 
 impl Preparer {
@@ -87,7 +93,7 @@ impl Preparer {
         let fields = Fields::parse(body)?;
         let (common, model, prompt) = match endpoint {
             Endpoint::Chat => {
-                let ChatParams { common, messages } = ChatParams::read(fields)?;
+                let ChatParams { common, messages } = ChatParams::read(fields, self.max_messages)?;
                 let model = self.model(common.model.as_deref())?;
                 let template = self.chat_template.as_ref().ok_or(ApiError::NoChatTemplate)?;
                 let options = RenderOptions {
@@ -247,8 +253,17 @@ impl Workshop {
         body: bytes::Bytes,
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
+        self.run(body, move |preparer, body| preparer.prepare(endpoint, body, own_seed)).await
+    }
+
+    /// Does what takes the longer the larger a body is, without holding up the async runtime.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        body: bytes::Bytes,
+        work: impl FnOnce(&Preparer, &[u8]) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         if body.len() <= MAX_INLINE_BYTES {
-            return self.preparer.prepare(endpoint, &body, own_seed);
+            return work(&self.preparer, &body);
         }
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
             return Err(ApiError::Internal { detail: "the preparation is closed" });
@@ -257,7 +272,7 @@ impl Workshop {
         let prepared = tokio::task::spawn_blocking(move || {
             // Held by the work, not by the waiting request, which may be gone before the work is done.
             let _place = place;
-            preparer.prepare(endpoint, &body, own_seed)
+            work(&preparer, &body)
         });
         prepared.await.unwrap_or(Err(ApiError::Internal { detail: "preparing the request panicked" }))
     }

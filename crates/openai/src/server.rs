@@ -13,6 +13,7 @@ use crate::config::{ServerConfig, ServerConfigError, ServerLimits};
 use crate::error::ApiError;
 use crate::hub::{HubHandle, OutputHub};
 use crate::journey_layer::JourneyLayer;
+use crate::limits::require_small_head;
 use crate::metrics::Metrics;
 use crate::prepare::{Preparer, Workshop};
 use crate::routes;
@@ -124,6 +125,7 @@ impl Server {
             end_of_text: config.end_of_text.into(),
             limits: config.engine.limits(),
             per_request_metrics: config.per_request_metrics,
+            max_messages: config.limits.max_messages,
         };
         let started_unix_seconds = config.wall.unix_ns(config.clock.now()) / 1_000_000_000;
         let layer = JourneyLayer::new(config.tracer, Arc::clone(&config.clock), shutdown.clone());
@@ -159,6 +161,7 @@ impl Server {
             .fallback(routes::not_found)
             .method_not_allowed_fallback(routes::method_not_allowed)
             .layer(authenticated)
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.state), require_small_head))
             // Outermost, so that every request is in it, whatever the others do with it.
             .layer(self.layer.clone())
     }

@@ -7,9 +7,6 @@ use crate::error::ApiError;
 use super::fields::{Fields, quoted, wrong_type};
 use super::sampling::CommonParams;
 
-/// Most messages of one request; a conversation is not longer, and templates loop over them.
-const MAX_MESSAGES: usize = 4096;
-
 /// A chat request.
 #[derive(Debug)]
 pub(crate) struct ChatParams {
@@ -19,8 +16,8 @@ pub(crate) struct ChatParams {
 }
 
 impl ChatParams {
-    /// Reads the fields of a body.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
+    /// Reads the fields of a body, which may hold so many messages.
+    pub(crate) fn read(mut fields: Fields, max_messages: usize) -> Result<Self, ApiError> {
         let common = CommonParams::take(&mut fields)?;
         let messages = match fields.take("messages") {
             None => return Err(ApiError::MissingParameter { param: "messages" }),
@@ -28,15 +25,20 @@ impl ChatParams {
             Some(other) => return Err(wrong_type("messages", "a list", &other)),
         };
         fields.finish()?;
-        if messages.is_empty() {
-            return Err(ApiError::invalid("messages", "there must be at least one"));
-        }
-        if messages.len() > MAX_MESSAGES {
-            return Err(ApiError::invalid("messages", format!("at most {MAX_MESSAGES} are allowed")));
-        }
-        let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
-        Ok(Self { common, messages: Value::Array(messages.collect::<Result<_, _>>()?) })
+        Ok(Self { common, messages: read_messages(messages, max_messages)? })
     }
+}
+
+/// A list of messages in the form that templates expect.
+pub(super) fn read_messages(messages: Vec<Value>, max_messages: usize) -> Result<Value, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "there must be at least one"));
+    }
+    if messages.len() > max_messages {
+        return Err(ApiError::invalid("messages", format!("at most {max_messages} are allowed")));
+    }
+    let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
+    Ok(Value::Array(messages.collect::<Result<_, _>>()?))
 }
 
 /// One message in the form that templates expect.
