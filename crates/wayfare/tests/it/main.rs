@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
 mod arrived;
+mod browsers;
 mod client;
+mod connections;
 mod contexts;
 mod disconnects;
 mod documented;
@@ -28,7 +30,9 @@ mod server;
 mod shutdown;
 mod simulate;
 mod simulated;
+mod slow_clients;
 mod start;
 mod steering;
 mod steps;
 mod trace_context;
+mod transports;
