@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::server::SharedState;
 
 /// What needs no key, so that load balancers and scrapers work. Everything else does, a new route too.
-const OPEN: &[&str] = &["/health", "/ping", "/version", "/metrics"];
+const OPEN: &[&str] = &["/health", "/ping", "/version", "/metrics", "/openapi.json"];
 
 /// Lets a request pass that presents a key, or does not need one.
 pub(crate) async fn require_api_key(
@@ -47,7 +47,7 @@ impl ApiKeys {
         Self(keys)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -58,8 +58,14 @@ pub struct ChatConfig {
 /// Bounds on what one client may use up.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
+    /// Most bytes of a request's line and headers.
+    pub max_header_bytes: usize,
+    /// Most headers of a request.
+    pub max_header_count: usize,
     /// Most bytes of a request body.
     pub max_body_bytes: usize,
+    /// Most messages of a chat request; templates loop over them.
+    pub max_messages: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take from its arrival to its last token; `None` for as long as it takes.
@@ -69,11 +75,15 @@ pub struct ServerLimits {
 }
 
 impl Default for ServerLimits {
-    /// 16 MiB, one minute for the body and any time for the answer, and half of the processors.
+    /// 100 headers in 64 KiB, a body of 16 MiB with 4096 messages, one minute for the body and any time for the
+    /// answer, and half of the processors.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
+            max_header_bytes: 64 << 10,
+            max_header_count: 100,
             max_body_bytes: 16 << 20,
+            max_messages: 4096,
             body_timeout: Duration::from_secs(60),
             request_timeout: None,
             max_concurrent_preparations: (processors / 2).max(1),

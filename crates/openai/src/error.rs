@@ -12,6 +12,8 @@ use serde::Serialize;
 use wayfare_engine::SubmitError;
 use wayfare_journey::AbortReason;
 
+use crate::limits::HeadLimit;
+
 /// Why a request gets an error instead of an answer. The text of a variant is what the client reads.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -23,6 +25,8 @@ pub(crate) enum ApiError {
     UnsupportedMediaType { content_type: String },
     #[error("content encoding '{encoding}' is not supported; send the body as it is")]
     UnsupportedEncoding { encoding: String },
+    #[error("the request's head is larger than the limit of {limit}")]
+    HeadTooLarge { limit: HeadLimit },
     #[error("the request body is larger than the limit of {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive within {} seconds", limit.as_secs_f64())]
@@ -62,6 +66,8 @@ pub(crate) enum ApiError {
     InvalidApiKey,
     #[error("there is nothing at {method} {path}")]
     RouteNotFound { method: String, path: String },
+    #[error("this model does not do {task}: it generates text, at /v1/chat/completions and /v1/completions")]
+    NotForThisModel { task: &'static str },
     #[error("the method {method} is not allowed at {path}")]
     MethodNotAllowed { method: String, path: String },
     #[error("the request was not done within the server's limit of {} seconds", limit.as_secs_f64())]
@@ -138,6 +144,13 @@ impl ApiError {
                 ValidationError,
                 "the body is not sent as JSON",
             ),
+            ApiError::HeadTooLarge { .. } => row(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                INVALID_REQUEST,
+                "headers_too_large",
+                ValidationError,
+                "the head is larger than the limit",
+            ),
             ApiError::BodyTooLarge { .. } => row(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 INVALID_REQUEST,
@@ -195,6 +208,13 @@ impl ApiError {
                 "not_found",
                 ValidationError,
                 "there is no such route",
+            ),
+            ApiError::NotForThisModel { .. } => row(
+                StatusCode::NOT_FOUND,
+                INVALID_REQUEST,
+                "unsupported_endpoint",
+                ValidationError,
+                "the model does not do that",
             ),
             ApiError::MethodNotAllowed { .. } => row(
                 StatusCode::METHOD_NOT_ALLOWED,

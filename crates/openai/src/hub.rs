@@ -92,9 +92,9 @@ struct HubState {
 }
 
 impl HubHandle {
-    fn send(&self, message: HubMessage) {
-        // Fails only when the dispatcher is gone with its runtime; streams then see their channel closed.
-        let _ = self.tx.send(message);
+    /// Whether it will be read. If not, the dispatcher is gone with its runtime, and streams see their channel closed.
+    fn send(&self, message: HubMessage) -> bool {
+        self.tx.send(message).is_ok()
     }
 
     /// Outputs of `id` will go to `events`, marked as those of choice `choice`.
@@ -105,7 +105,11 @@ impl HubHandle {
         meter: RequestMeter,
         events: mpsc::UnboundedSender<StreamEvent>,
     ) {
-        self.send(HubMessage::Register(Box::new(Registration { id, choice, meter, events })));
+        // Counted here, so that a server that drains does not overlook a request on its way to the dispatcher.
+        self.state.listening.fetch_add(1, Ordering::AcqRel);
+        if !self.send(HubMessage::Register(Box::new(Registration { id, choice, meter, events }))) {
+            self.state.listening.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// Nobody waits for outputs of `id` any more; it is still measured until the engine has ended it.

@@ -8,10 +8,15 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | generate, streamed or whole |
+//! | `POST /tokenize`, `POST /detokenize` | what a prompt is in tokens, and back |
 //! | `GET /v1/models`, `GET /v1/models/{name}` | the served names |
 //! | `GET /health`, `GET` or `POST /ping` | 200 when a request would be served now, else 503 |
 //! | `GET /version` | the server's version |
+//! | `GET /openapi.json` | the OpenAPI document of all this |
 //! | `GET /metrics` | Prometheus text, or OpenMetrics where it is asked for |
+//!
+//! Routes that OpenAI or vLLM have for other kinds of models, such as embeddings, answer that this model does not do
+//! that.
 //!
 //! A request's field is understood, or accepted because its value changes nothing, or refused by name with a
 //! 400. The fields `user`, `metadata`, `safety_identifier`, `prompt_cache_key`, `parallel_tool_calls` and
@@ -33,8 +38,10 @@ mod error;
 mod generation;
 mod hub;
 mod journey_layer;
+mod limits;
 mod logprobs;
 mod metrics;
+mod openapi;
 mod params;
 mod prepare;
 mod request_metrics;

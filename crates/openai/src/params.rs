@@ -10,13 +10,20 @@ mod responses;
 mod sampling;
 mod stream_options;
 mod token_rules;
+mod tokenize;
 mod tools;
 
 pub(crate) use self::chat::{ChatParams, PromptParams};
 pub(crate) use self::completion::{CompletionParams, Prompt};
+#[cfg(test)]
+pub(crate) use self::fields::ASKED_FOR;
 pub(crate) use self::fields::Fields;
+pub(crate) use self::neutral::{KNOWN as NEUTRAL_FIELDS, Neutral};
 pub(crate) use self::responses::{ResponsesEcho, ResponsesParams};
 pub(crate) use self::sampling::{CommonParams, Truncation};
 pub(crate) use self::stream_options::StreamOptions;
 pub(crate) use self::token_rules::RuleParams;
+pub(crate) use self::tokenize::{
+    DetokenizeParams, NEUTRAL as TOKENIZE_NEUTRAL, TokenizeParams, TokenizePrompt,
+};
 pub(crate) use self::tools::{ToolChoice, ToolParams};

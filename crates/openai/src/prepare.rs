@@ -4,6 +4,7 @@ mod grammars;
 mod message;
 mod prompts;
 mod rules;
+mod tokenize;
 mod workshop;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::request_metrics::MetricsWanted;
 pub(crate) use self::grammars::Grammars;
 pub(crate) use self::message::MessageReader;
 use self::prompts::Asked;
+pub(crate) use self::tokenize::{Detokenized, Tokenized};
 pub(crate) use self::workshop::Workshop;
 
 /// Most sequences that one request may start: its prompts times its choices.
@@ -115,6 +117,8 @@ pub(crate) struct Preparer {
     pub(crate) grammars: Grammars,
     /// Whether clients may have the metrics of their requests.
     pub(crate) per_request_metrics: bool,
+    /// Most messages of a chat request.
+    pub(crate) max_messages: usize,
 }
 
 impl Preparer {

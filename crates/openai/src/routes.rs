@@ -3,6 +3,9 @@
 mod generate;
 mod housekeeping;
 mod models;
+mod openapi;
+mod other_models;
+mod tokenize;
 
 use axum::Router;
 use axum::extract::Request;
@@ -17,12 +20,16 @@ pub(crate) fn router() -> Router<SharedState> {
         .route("/v1/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completion))
         .route("/v1/responses", post(generate::response))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/health", get(housekeeping::health))
         .route("/ping", get(housekeeping::health).post(housekeeping::health))
         .route("/version", get(housekeeping::version))
         .route("/metrics", get(housekeeping::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .merge(other_models::router())
 }
 
 /// The answer where no route matches.

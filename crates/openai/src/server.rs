@@ -13,6 +13,7 @@ use crate::config::{ServerConfig, ServerConfigError, ServerLimits};
 use crate::error::ApiError;
 use crate::hub::{HubHandle, OutputHub};
 use crate::journey_layer::JourneyLayer;
+use crate::limits::require_small_head;
 use crate::metrics::Metrics;
 use crate::prepare::{Grammars, Preparer, Workshop};
 use crate::routes;
@@ -125,6 +126,7 @@ impl Server {
             limits: config.engine.limits(),
             grammars: Grammars::default(),
             per_request_metrics: config.per_request_metrics,
+            max_messages: config.limits.max_messages,
         };
         let started_unix_seconds = config.wall.unix_ns(config.clock.now()) / 1_000_000_000;
         let layer = JourneyLayer::new(config.tracer, Arc::clone(&config.clock), shutdown.clone());
@@ -160,6 +162,7 @@ impl Server {
             .fallback(routes::not_found)
             .method_not_allowed_fallback(routes::method_not_allowed)
             .layer(authenticated)
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.state), require_small_head))
             // Outermost, so that every request is in it, whatever the others do with it.
             .layer(self.layer.clone())
     }

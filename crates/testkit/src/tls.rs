@@ -54,6 +54,18 @@ impl TestAuthority {
         self.authority.pem()
     }
 
+    /// The server's certificate, in PEM.
+    #[must_use]
+    pub fn server_certificate_pem(&self) -> String {
+        self.server.certificate.pem()
+    }
+
+    /// The server's private key, in PEM.
+    #[must_use]
+    pub fn server_key_pem(&self) -> String {
+        self.server.key.serialize_pem()
+    }
+
     /// The client's certificate, in PEM.
     #[must_use]
     pub fn client_certificate_pem(&self) -> String {

@@ -1,6 +1,7 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
 mod chat;
+mod http;
 mod simulation;
 
 use std::net::IpAddr;
@@ -13,10 +14,14 @@ use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
 
-pub(crate) use chat::ChatOptions;
+pub(crate) use self::chat::ChatOptions;
+pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
+
+/// Where an API key is looked for that is not given as an option.
+const API_KEY_VARIABLES: [&str; 2] = ["WAYFARE_API_KEY", "VLLM_API_KEY"];
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -46,6 +51,15 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) http: HttpOptions,
+
+    #[command(flatten)]
+    pub(crate) http_limits: HttpLimitOptions,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
+
+    #[command(flatten)]
+    pub(crate) cors: CorsOptions,
 
     #[command(flatten)]
     pub(crate) chat: ChatOptions,
@@ -78,12 +92,17 @@ pub(crate) struct HttpOptions {
     #[arg(long, default_value_t = 8000)]
     pub(crate) port: u16,
 
+    /// Unix socket to listen on, instead of an address and a port.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) uds: Option<PathBuf>,
+
     /// Names under which clients ask for the model; the first one is the default. Otherwise MODEL as given.
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub(crate) served_model_name: Vec<String>,
 
-    /// Keys of which a client must present one, as `Authorization: Bearer KEY`.
-    #[arg(long, num_args = 1.., value_name = "KEY", env = "VLLM_API_KEY", hide_env_values = true)]
+    /// Keys of which a client must present one, as `Authorization: Bearer KEY`; may be given several times. Otherwise
+    /// the one in WAYFARE_API_KEY or VLLM_API_KEY.
+    #[arg(long, num_args = 1.., value_name = "KEY")]
     pub(crate) api_key: Vec<String>,
 
     /// Lets clients ask for the metrics of their own request, by `"include_metrics": true`, and adds a Server-Timing
@@ -98,6 +117,16 @@ pub(crate) struct HttpOptions {
     /// How long requests in flight may go on after SIGTERM or Ctrl-C, in seconds.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) shutdown_timeout: Duration,
+}
+
+impl HttpOptions {
+    /// The keys of the option, or else of the first variable that is set.
+    pub(crate) fn api_keys(&self, variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+        if !self.api_key.is_empty() {
+            return self.api_key.clone();
+        }
+        API_KEY_VARIABLES.iter().find_map(|name| variable(name)).into_iter().collect()
+    }
 }
 
 /// The engine and its sizes.
@@ -316,6 +345,21 @@ mod tests {
         for bad in ["-1", "soon", "NaN", "1e300"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn api_keys_come_from_the_option_or_a_variable() {
+        let parse =
+            |arguments: &[&str]| match Cli::parse_from([&["wayfare", "serve"], arguments].concat()).command {
+                Command::Serve(options) => options.http,
+                Command::Simulate(_) => unreachable!("it was told to serve"),
+            };
+        let set = |name: &str| Some(format!("key of {name}"));
+        assert_eq!(parse(&["--api-key", "a", "b", "--api-key", "c"]).api_keys(set), ["a", "b", "c"]);
+        assert_eq!(parse(&[]).api_keys(set), ["key of WAYFARE_API_KEY"]);
+        let only_vllms = |name: &str| set(name).filter(|_| name == "VLLM_API_KEY");
+        assert_eq!(parse(&[]).api_keys(only_vllms), ["key of VLLM_API_KEY"]);
+        assert_eq!(parse(&[]).api_keys(|_| None), [""; 0]);
     }
 
     #[test]

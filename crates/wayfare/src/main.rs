@@ -3,9 +3,9 @@
 
 mod backend;
 mod cli;
+mod http;
 #[cfg(feature = "hub")]
 mod hub;
-mod listener;
 mod logging;
 mod memory;
 mod model;

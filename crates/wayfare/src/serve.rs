@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
-use axum::Router;
-use tokio::net::{TcpListener, TcpSocket};
+use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wayfare_engine::{Engine as _, EngineControl};
 use wayfare_engine_local::RefusingEngine;
@@ -21,13 +19,11 @@ use wayfare_openai::{
 };
 
 use crate::backend::Backend;
-use crate::cli::{AdminOptions, ServeOptions};
-use crate::listener::EventListener;
+use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
+use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::signals::EndSignals;
 use crate::{model, telemetry};
 
-/// Connections that the system holds while the server is busy accepting.
-const LISTEN_BACKLOG: u32 = 1024;
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long answers that were cut short may take to reach their clients.
@@ -41,13 +37,18 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
+    let tls = tls_acceptor(&options.tls)?;
+    let cors = cors_layer(&options.cors)?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
-    let (socket, admin_socket) = {
+    let (address, admin_address) = {
         let _in_runtime = runtime.enter();
-        let socket = bind(SocketAddr::new(options.http.host, options.http.port), "--port")?;
+        let address = match &options.http.uds {
+            None => Address::tcp(SocketAddr::new(options.http.host, options.http.port), "--port")?,
+            Some(path) => Address::unix(path.clone())?,
+        };
         let AdminOptions { admin_port, admin_host } = options.admin;
-        let admin = admin_port.map(|port| bind(SocketAddr::new(admin_host, port), "--admin-port"));
-        (socket, admin.transpose()?)
+        let admin = admin_port.map(|port| Address::tcp(SocketAddr::new(admin_host, port), "--admin-port"));
+        (address, admin.transpose()?)
     };
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -79,7 +80,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     }
     let config = ServerConfig {
         served_model_names,
-        api_keys: options.http.api_key.clone(),
+        api_keys: options.http.api_keys(variable),
         engine: match &failures {
             Some(plan) => Arc::new(RefusingEngine::new(Arc::clone(&engine) as _, plan)),
             None => Arc::clone(&engine) as _,
@@ -92,7 +93,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         wall,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
-        limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
+        limits: server_limits(options),
         per_request_metrics: options.http.enable_per_request_metrics,
         metric_sources: vec![Arc::new(telemetry.metrics())],
     };
@@ -101,12 +102,18 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         // Until here a signal ends the process by itself: there is nothing to drain.
         let mut signals = EndSignals::listen()?;
         let tracer = telemetry.tracer.clone();
-        let admin =
-            admin_socket.map(|socket| serve_admin(socket, tracer, Arc::clone(&engine) as _)).transpose()?;
-        let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(options.http.port, "--port"))?;
-        announce(&listener)?;
-        let router = server.router_with(journey_routes);
-        let served = serve(listener, router, &server, &mut signals, options.http.shutdown_timeout).await;
+        let admin = admin_address
+            .map(|address| serve_admin(address, tracer, Arc::clone(&engine) as _))
+            .transpose()?;
+        let listener = address.listen()?;
+        announce(&listener.url(tls.is_some())?);
+        let mut router = server.router_with(journey_routes);
+        if let Some(cors) = cors {
+            // Around everything: what a browser asks beforehand is no request and needs no key.
+            router = router.layer(cors);
+        }
+        let http = HttpServer::new(router, tls, &connection_limits(&options.http_limits));
+        let served = serve(listener, http, &server, &mut signals, options.http.shutdown_timeout).await;
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -126,74 +133,73 @@ fn served_names(options: &ServeOptions) -> Vec<String> {
     }
 }
 
-fn bind(address: SocketAddr, option: &str) -> Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.context("cannot make a socket")?;
-    // A port whose last connections still linger is free to us; one that somebody listens on is not.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow!(in_use(address.port(), option)),
-        _ => anyhow!(error).context(format!("cannot listen on {address}")),
-    })?;
-    Ok(socket)
+/// A variable of the environment. One that is not UTF-8 is set all the same: a key nobody can present.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-fn in_use(port: u16, option: &str) -> String {
-    format!("port {port} is in use; stop what listens there, or choose another with {option}")
+fn server_limits(options: &ServeOptions) -> ServerLimits {
+    let limits = &options.http_limits;
+    ServerLimits {
+        request_timeout: options.http.request_timeout,
+        max_header_bytes: limits.max_header_bytes as usize,
+        max_header_count: usize::from(limits.max_header_count),
+        max_body_bytes: limits.max_body_bytes,
+        max_messages: limits.max_messages,
+        ..ServerLimits::default()
+    }
+}
+
+fn connection_limits(options: &HttpLimitOptions) -> ConnectionLimits {
+    ConnectionLimits {
+        max_connections: options.max_connections,
+        head_timeout: options.header_timeout,
+        max_header_bytes: options.max_header_bytes as usize,
+        max_header_count: usize::from(options.max_header_count),
+    }
 }
 
 /// Serves the administration until it is aborted.
 fn serve_admin(
-    socket: TcpSocket,
+    address: Address,
     tracer: Option<Tracer>,
     engine: Arc<dyn EngineControl>,
 ) -> Result<JoinHandle<()>> {
-    let address = socket.local_addr()?;
-    let listener = socket.listen(LISTEN_BACKLOG).with_context(|| in_use(address.port(), "--admin-port"))?;
+    let listener = address.listen()?;
     info!(
-        "administration is at http://{address}/admin/journey and beside it, at /pause, /resume, /is_paused and \
-         /reset_prefix_cache"
+        "administration is at {}/admin/journey and beside it, at /pause, /resume, /is_paused and \
+         /reset_prefix_cache",
+        listener.url(false)?
     );
-    if !address.ip().is_loopback() {
-        warn!("whoever reaches {address} may pause the server: keep it behind a firewall");
+    if !listener.is_local() {
+        warn!("whoever reaches the administration may pause the server: keep it behind a firewall");
     }
     let router = wayfare_console::admin_routes(tracer).merge(engine_admin_routes(engine));
-    Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!("administration has ended: {error}");
-        }
-    }))
+    let http = HttpServer::new(router, None, &ConnectionLimits::default());
+    // Lasts until it is aborted: nobody says stop.
+    Ok(tokio::spawn(http.serve(listener, CancellationToken::new())))
 }
 
 /// The one line on standard output: scripts wait for it and read the address from it.
-fn announce(listener: &TcpListener) -> Result<()> {
-    let mut address = listener.local_addr()?;
-    if address.ip().is_unspecified() {
-        let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse()? };
-        address.set_ip(loopback);
-    }
+fn announce(url: &str) {
     let mut out = io::stdout().lock();
     // Standard output may be closed; the server serves all the same.
-    let _ = writeln!(out, "wayfare is ready: http://{address}").and_then(|()| out.flush());
-    Ok(())
+    let _ = writeln!(out, "wayfare is ready: {url}").and_then(|()| out.flush());
 }
 
 /// Serves until a signal, then lets the requests in flight end.
 async fn serve(
-    listener: TcpListener,
-    router: Router,
+    listener: Listener,
+    http: HttpServer,
     server: &Server,
     signals: &mut EndSignals,
     drain_time: Duration,
 ) -> Result<()> {
-    let (close, closed) = oneshot::channel::<()>();
-    let serving = axum::serve(EventListener(listener), router).with_graceful_shutdown(async {
-        let _ = closed.await;
-    });
-    let mut serving = tokio::spawn(async move { serving.await });
+    let close = CancellationToken::new();
+    let mut serving = tokio::spawn(http.serve(listener, close.clone()));
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        ended = &mut serving => return Ok(ended??),
+        ended = &mut serving => return Ok(ended?),
     };
     info!("{signal}: no more requests are taken; those in flight have {drain_time:?} to end");
     let shutdown = server.shutdown_handle();
@@ -208,7 +214,7 @@ async fn serve(
         warn!("{cut_short} requests in flight are ended before their time");
     }
     shutdown.close();
-    let _ = close.send(());
+    close.cancel();
     // A connection that stays open, or a client that reads nothing, does not hold the server up.
     if tokio::time::timeout(CLOSE_TIME, &mut serving).await.is_err() {
         serving.abort();

@@ -110,12 +110,10 @@ impl Dispatcher {
     fn register(&mut self, registration: Registration) {
         let Registration { id, choice, meter, events } = registration;
         let events = match &self.end {
-            None => {
-                self.state.listening.fetch_add(1, Ordering::AcqRel);
-                Some(events)
-            }
+            None => Some(events),
             Some(end) => {
                 let _ = events.send(end.clone());
+                self.state.listening.fetch_sub(1, Ordering::AcqRel);
                 None
             }
         };

@@ -5,13 +5,11 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 use super::fields::{Fields, quoted, wrong_type};
-use super::messages::message;
+use super::messages::read_messages;
 use super::sampling::{CommonParams, logprobs};
 use super::tools::ToolParams;
 
-/// Most messages of one request; a conversation is not longer, and templates loop over them.
-const MAX_MESSAGES: usize = 4096;
-/// Of them, what OpenAI's and vLLM's clients know.
+/// What OpenAI's and vLLM's clients know.
 const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 /// A chat request.
@@ -44,8 +42,8 @@ pub(crate) struct PromptParams {
 }
 
 impl ChatParams {
-    /// Reads the fields of a body.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
+    /// Reads the fields of a body, which may hold so many messages.
+    pub(crate) fn read(mut fields: Fields, max_messages: usize) -> Result<Self, ApiError> {
         let common = CommonParams::take(&mut fields)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = chat_logprobs(&mut fields)?;
@@ -61,14 +59,7 @@ impl ChatParams {
         if common.max_tokens == Some(0) {
             return Err(ApiError::invalid("max_tokens", "it must be at least 1"));
         }
-        if messages.is_empty() {
-            return Err(ApiError::invalid("messages", "there must be at least one"));
-        }
-        if messages.len() > MAX_MESSAGES {
-            return Err(ApiError::invalid("messages", format!("at most {MAX_MESSAGES} are allowed")));
-        }
-        let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
-        let messages = Value::Array(messages.collect::<Result<_, _>>()?);
+        let messages = read_messages(messages, max_messages)?;
         Ok(Self { common, messages, prompt, tools, include_reasoning, echo, logprobs })
     }
 }

@@ -11,6 +11,14 @@ use super::neutral;
 /// Longest part of a client's text that is repeated in an error message, in characters.
 const MAX_QUOTED_CHARS: usize = 64;
 
+#[cfg(test)]
+thread_local! {
+    /// The names of all fields that were taken on this thread: what is understood, for comparison with the document.
+    pub(crate) static ASKED_FOR: std::cell::RefCell<std::collections::BTreeSet<String>> = const {
+        std::cell::RefCell::new(std::collections::BTreeSet::new())
+    };
+}
+
 /// The fields of a request body that nobody has looked at yet. `null` means absent, as in OpenAI's API.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -29,6 +37,8 @@ impl Fields {
 
     /// Takes a field whatever its type.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        ASKED_FOR.with_borrow_mut(|asked_for| asked_for.insert(name.to_owned()));
         self.left.swap_remove(name).filter(|value| !value.is_null())
     }
 
@@ -87,6 +97,14 @@ impl Fields {
             name,
             format!("{integer} is not between {} and {}", range.start(), range.end()),
         ))
+    }
+
+    /// The same for a route that has none of the known fields but these.
+    pub(super) fn finish_with(self, known: &[&str]) -> Result<(), ApiError> {
+        match self.left.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => Err(ApiError::UnknownParameter { param: quoted(unknown) }),
+            None => self.finish(),
+        }
     }
 
     /// Refuses what is left, unless it changes nothing.

@@ -12,8 +12,19 @@ const MAX_PARTS: usize = 1024;
 /// What clients send back of an earlier answer, and what belongs to what is not supported here.
 const ONLY_NULL: [&str; 3] = ["refusal", "audio", "function_call"];
 
-/// One message in the form that templates expect.
-pub(super) fn message(index: usize, value: Value) -> Result<Value, ApiError> {
+/// A list of messages in the form that templates expect.
+pub(super) fn read_messages(messages: Vec<Value>, max_messages: usize) -> Result<Value, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "there must be at least one"));
+    }
+    if messages.len() > max_messages {
+        return Err(ApiError::invalid("messages", format!("at most {max_messages} are allowed")));
+    }
+    let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
+    Ok(Value::Array(messages.collect::<Result<_, _>>()?))
+}
+
+fn message(index: usize, value: Value) -> Result<Value, ApiError> {
     let at = |field: &str| format!("messages[{index}].{field}");
     let Value::Object(mut given) = value else {
         return Err(wrong_type(&format!("messages[{index}]"), "an object", &value));

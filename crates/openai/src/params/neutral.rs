@@ -9,7 +9,7 @@ use super::fields::{integer, quoted};
 
 /// A value, or a kind of values, at which a field changes nothing.
 #[derive(Clone, Copy, Debug)]
-enum Neutral {
+pub(crate) enum Neutral {
     Bool(bool),
     Number(i128),
     Text(&'static str),
@@ -27,7 +27,7 @@ use Neutral::{AnyBool, AnyObject, AnyText, Bool, EmptyList, EmptyObject, Number,
 /// Everything known but not supported. `null` is always neutral; a field without other neutral values has an
 /// empty list. Sources: OpenAI API reference (chat completions, completions), vLLM 0.33
 /// `ChatCompletionRequest` and `CompletionRequest`.
-const KNOWN: &[(&str, &[Neutral])] = &[
+pub(crate) const KNOWN: &[(&str, &[Neutral])] = &[
     // For the client's own book-keeping at OpenAI; no effect on the answer.
     ("user", &[AnyText]),
     ("metadata", &[AnyObject]),

@@ -50,8 +50,8 @@ pub(crate) struct ResponsesParams {
 }
 
 impl ResponsesParams {
-    /// Reads the fields of a body.
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
+    /// Reads the fields of a body, which may hold so many items.
+    pub(crate) fn read(mut fields: Fields, max_messages: usize) -> Result<Self, ApiError> {
         if let Some(name) = NOT_HERE.into_iter().find(|name| fields.has(name)) {
             return Err(ApiError::UnknownParameter { param: name.to_owned() });
         }
@@ -87,7 +87,7 @@ impl ResponsesParams {
                 fields.put(name, value);
             }
         }
-        let chat = ChatParams::read(fields).map_err(renamed)?;
+        let chat = ChatParams::read(fields, max_messages).map_err(renamed)?;
         Ok(Self { chat, echo })
     }
 }

@@ -144,8 +144,13 @@ fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> 
 }
 
 fn top_p(fields: &mut Fields) -> Result<f32, ApiError> {
-    let top_p = fields.number("top_p", 0.0..=1.0)?.unwrap_or(1.0) as f32;
-    if top_p > 0.0 { Ok(top_p) } else { Err(ApiError::invalid("top_p", "it must be above 0")) }
+    let top_p = fields.number("top_p", 0.0..=1.0)?.unwrap_or(1.0);
+    // What is above 0 stays above it.
+    if top_p > 0.0 {
+        Ok((top_p as f32).max(f32::MIN_POSITIVE))
+    } else {
+        Err(ApiError::invalid("top_p", "it must be above 0"))
+    }
 }
 
 /// 0 and -1 both mean "off" in vLLM.

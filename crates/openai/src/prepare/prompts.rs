@@ -40,13 +40,13 @@ pub(super) struct TokenisedPrompt {
 
 impl Preparer {
     pub(super) fn read_chat(&self, fields: Fields) -> Result<Asked, ApiError> {
-        let params = ChatParams::read(fields)?;
+        let params = ChatParams::read(fields, self.max_messages)?;
         let model = self.model(params.common.model.as_deref())?;
         self.asked_of_chat(params, model, Endpoint::Chat)
     }
 
     pub(super) fn read_responses(&self, fields: Fields) -> Result<Asked, ApiError> {
-        let ResponsesParams { chat, echo } = ResponsesParams::read(fields)?;
+        let ResponsesParams { chat, echo } = ResponsesParams::read(fields, self.max_messages)?;
         let model = self.model(chat.common.model.as_deref())?;
         let asked = self.asked_of_chat(chat, model, Endpoint::Responses)?;
         Ok(Asked { responses: Some(Box::new(echo)), ..asked })
@@ -79,7 +79,7 @@ impl Preparer {
     }
 
     /// The text that stands for the messages.
-    fn render(
+    pub(super) fn render(
         &self,
         messages: &serde_json::Value,
         prompt: PromptParams,

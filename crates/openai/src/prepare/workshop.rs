@@ -15,7 +15,8 @@ use super::{Prepared, Preparer};
 const MAX_INLINE_BYTES: usize = 2 << 10;
 
 /// What the fields that lead to a grammar have in their names. Compiling one takes too long for the async runtime.
-const GRAMMAR_FIELDS: [&[u8]; 4] = [b"response_format", b"structured_outputs", b"guided_", b"tool_choice"];
+const GRAMMAR_FIELDS: [&[u8]; 5] =
+    [b"response_format", b"structured_outputs", b"guided_", b"tool_choice", b"json_schema"];
 
 fn may_have_grammar(body: &[u8]) -> bool {
     GRAMMAR_FIELDS.iter().any(|name| memchr::memmem::find(body, name).is_some())
@@ -47,8 +48,17 @@ impl Workshop {
         body: bytes::Bytes,
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
+        self.run(body, move |preparer, body| preparer.prepare(endpoint, body, own_seed)).await
+    }
+
+    /// Does what takes the longer the larger a body is, without holding up the async runtime.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        body: bytes::Bytes,
+        work: impl FnOnce(&Preparer, &[u8]) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         if body.len() <= MAX_INLINE_BYTES && !may_have_grammar(&body) {
-            return self.preparer.prepare(endpoint, &body, own_seed);
+            return work(&self.preparer, &body);
         }
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
             return Err(ApiError::Internal { detail: "the preparation is closed" });
@@ -57,7 +67,7 @@ impl Workshop {
         let prepared = tokio::task::spawn_blocking(move || {
             // Held by the work, not by the waiting request, which may be gone before the work is done.
             let _place = place;
-            preparer.prepare(endpoint, &body, own_seed)
+            work(&preparer, &body)
         });
         prepared.await.unwrap_or(Err(ApiError::Internal { detail: "preparing the request panicked" }))
     }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
 mod arrived;
+mod browsers;
 mod choices;
 mod client;
+mod connections;
 mod contexts;
 mod disconnects;
 mod documented;
@@ -32,9 +34,11 @@ mod server;
 mod shutdown;
 mod simulate;
 mod simulated;
+mod slow_clients;
 mod start;
 mod steering;
 mod steps;
 mod token_rules;
 mod tools;
 mod trace_context;
+mod transports;

@@ -33,8 +33,8 @@ pub(crate) struct Ended {
 /// `wayfare serve ARGUMENTS`, with nothing of our own environment that could change it.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wayfare"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name == "VLLM_API_KEY")
-    {
+    let changes_it = |name: &str| name.starts_with("OTEL_") || name.ends_with("_API_KEY");
+    for (name, _) in std::env::vars().filter(|(name, _)| changes_it(name)) {
         command.env_remove(name);
     }
     command.arg("serve").args(["--host", "127.0.0.1", "--port", "0"]).args(arguments);
@@ -79,7 +79,8 @@ impl ServerProcess {
     }
 
     pub(crate) fn socket_address(&self) -> SocketAddr {
-        self.address.strip_prefix("http://").unwrap().parse().unwrap()
+        let (_, address) = self.address.split_once("://").unwrap();
+        address.parse().unwrap()
     }
 
     /// What has been read of the log. What is written to it before a line on standard output may be read after
