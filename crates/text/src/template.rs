@@ -257,7 +257,22 @@ impl ChatTemplate {
         }
         let with_tools = self.tool_use.filter(|_| options.tools.is_some());
         let loops_over_content = with_tools.unwrap_or(self.default).loops_over_content;
-        let messages = messages::prepared(messages, loops_over_content)?;
+        let outcome = self.render_content(messages, options, loops_over_content);
+        if !matches!(outcome, Err(RenderError::Failed { .. })) {
+            return outcome;
+        }
+        // Some templates take the one form in one place and the other in another.
+        self.render_content(messages, options, !loops_over_content).or(outcome)
+    }
+
+    /// Renders with the content of messages as lists of parts, or as texts.
+    fn render_content(
+        &self,
+        messages: &Json,
+        options: &RenderOptions,
+        as_lists: bool,
+    ) -> Result<String, RenderError> {
+        let messages = messages::prepared(messages, as_lists)?;
         if !options.continue_final_message {
             return self.render_safely(&messages, options);
         }
@@ -333,11 +348,17 @@ fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
     environment.add_filter("tojson", json::tojson);
+    environment.add_test("iterable", is_iterable);
     // Their time grows with the square of a value's depth, which no budget covers; templates do not use them.
     environment.remove_filter("pprint");
     environment.remove_global("debug");
     environment.add_function("raise_exception", raise_exception);
     environment
+}
+
+/// Python cannot iterate over `None`, which templates rely on (`tools is iterable and tools | length > 0`).
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature of template functions")]

@@ -19,9 +19,12 @@ const REASONING_FIELDS: [&str; 3] = ["reasoning_content", "thinking", "reasoning
 /// trims.
 const END_MARK: &str = "\u{e000}END_OF_FINAL_MESSAGE\u{e000} ";
 
-/// Whether a template loops over the content of messages, as those do that take parts of several kinds. They get
-/// lists always, the others texts always.
+/// Whether a template loops over the content of messages and does not look whether it is a text: it has to get lists.
+/// All others take texts, and some of those that take both take lists in some places only.
 pub(super) fn loops_over_content(template: &str) -> bool {
+    if ["is string", "is not string"].iter().any(|test| template.contains(test)) {
+        return false;
+    }
     template.split("{%").skip(1).any(|tag| {
         let tag = tag.split("%}").next().unwrap_or_default().trim_matches(['-', '+', ' ', '\n', '\t']);
         let Some((_, list)) = tag.strip_prefix("for ").and_then(|rest| rest.split_once(" in ")) else {

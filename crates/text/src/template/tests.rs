@@ -44,6 +44,10 @@ fn python_methods_and_loop_controls_work() {
         "{% set ns = namespace(n=0) %}{% for i in range(4) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
         "6",
     );
+    check(
+        "{{ none is iterable }} {{ [] is iterable }} {{ 'a' is iterable }} {{ 1 is iterable }}",
+        "False True True False",
+    );
     check("{{ none }} {{ true }} {{ [1, 'a'] }} {{ 1.0 }}", "None True [1, 'a'] 1.0");
 }
 
@@ -186,11 +190,15 @@ fn content_has_the_form_that_the_template_expects() {
     let options = RenderOptions::default();
     assert_eq!(rendered(TRIMMING, &messages, &options).unwrap(), "[a\nb\nc][d][]");
     assert_eq!(rendered(LOOPING, &messages, &options).unwrap(), "(text a)(text b)(text c)(text d)");
+    // Texts are what it asks for later, but not what it takes first.
+    let both = "{{ messages[0]['content'][0]['text'] + '!' }}{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}";
+    assert_eq!(rendered(both, &json!([{"role": "system", "content": "s"}]), &options).unwrap(), "s!s");
     for (looping, source) in [
         (true, "{%- for part in message.content -%}"),
         (true, "{% for part in content %}"),
         (true, "{% for part in message[\"content\"] | list %}"),
         (false, "{% for message in messages %}{{ message.content }}"),
+        (false, "{% if content is string %}{% else %}{% for part in content %}"),
         (false, "{% for part in content.split('a') %}"),
         (false, "{% if 'a' in message.content %}"),
     ] {
