@@ -19,7 +19,7 @@ pub(crate) use self::completion::{CompletionParams, Prompt};
 pub(crate) use self::fields::ASKED_FOR;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::neutral::{KNOWN as NEUTRAL_FIELDS, Neutral};
-pub(crate) use self::responses::{ResponsesEcho, ResponsesParams};
+pub(crate) use self::responses::{NOT_HERE as NOT_IN_RESPONSES, ResponsesEcho, ResponsesParams};
 pub(crate) use self::sampling::{CommonParams, Truncation};
 pub(crate) use self::stream_options::StreamOptions;
 pub(crate) use self::token_rules::RuleParams;

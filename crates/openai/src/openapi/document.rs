@@ -54,6 +54,15 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation {
         method: "post",
+        path: "/v1/responses",
+        id: "createResponse",
+        about: "Answers a conversation, in the newer form.",
+        request: &[requests::RESPONSES],
+        answer: Answer::JsonOrEvents(answers::RESPONSE),
+        is_open: false,
+    },
+    Operation {
+        method: "post",
         path: "/tokenize",
         id: "tokenize",
         about: "Says what a prompt is in tokens.",
@@ -226,10 +235,10 @@ impl RequestDoc {
                 properties.extend(more);
             }
         }
-        let accepted = NEUTRAL_FIELDS
-            .iter()
-            .filter(|(name, _)| self.neutral.is_none_or(|accepted| accepted.contains(name)));
-        properties.extend(accepted.map(|(name, values)| ((*name).to_owned(), neutral(values))));
+        for (name, values) in NEUTRAL_FIELDS.iter().filter(|(name, _)| self.neutral.has(name)) {
+            // Another route may understand it.
+            properties.entry(*name).or_insert_with(|| neutral(values));
+        }
         schema["properties"] = properties.into();
         schema["required"] = needed.into();
         schema

@@ -71,13 +71,17 @@ pub(super) enum Shape {
     /// An object with these fields, and perhaps others.
     OpenObject(&'static [FieldDoc]),
     Either(&'static [Shape]),
+    /// An object with names of any kind, and values of this one.
+    Map(&'static Shape),
+    /// The same, and more is asked of it than can be said here: the server may refuse it, and says why.
+    Checked(&'static Shape),
     /// The name of a model that is served.
     Model,
     TokenId,
     /// A number of tokens that the model can hold.
     TokenCount,
-    /// As many messages as the server allows.
-    Messages(&'static [FieldDoc]),
+    /// As many of these messages as the server allows.
+    Messages(&'static Shape),
     /// What `--scheduling-policy priority` allows.
     Priority,
     /// What `--enable-per-request-metrics` allows.
@@ -119,10 +123,16 @@ impl Shape {
             Self::Either(shapes) => {
                 json!({"anyOf": shapes.iter().map(|shape| shape.schema(facts)).collect::<Vec<_>>()})
             }
+            Self::Map(of) => json!({"type": "object", "additionalProperties": of.schema(facts)}),
+            Self::Checked(of) => {
+                let mut schema = of.schema(facts);
+                schema["x-checked-further"] = true.into();
+                schema
+            }
             Self::Model => json!({"type": "string", "enum": facts.models}),
             Self::TokenId => integers(0, i128::from(facts.limits.vocab_size) - 1),
             Self::TokenCount => integers(1, i128::from(facts.limits.context_tokens())),
-            Self::Messages(fields) => list(&object(fields, facts), 1, Some(facts.max_messages)),
+            Self::Messages(message) => list(&message.schema(facts), 1, Some(facts.max_messages)),
             Self::Priority => match facts.limits.policy {
                 SchedulingPolicy::Fcfs => integers(0, 0),
                 SchedulingPolicy::Priority => integers(i128::from(i32::MIN), i128::from(i32::MAX)),

@@ -57,7 +57,7 @@ impl ChatParams {
         };
         fields.finish()?;
         if common.max_tokens == Some(0) {
-            return Err(ApiError::invalid("max_tokens", "it must be at least 1"));
+            return Err(ApiError::invalid(common.max_tokens_param, "it must be at least 1"));
         }
         let messages = read_messages(messages, max_messages)?;
         Ok(Self { common, messages, prompt, tools, include_reasoning, echo, logprobs })

@@ -39,7 +39,7 @@ impl CompletionParams {
         let prompt = fields.take("prompt").ok_or(ApiError::MissingParameter { param: "prompt" })?;
         fields.finish()?;
         if common.max_tokens == Some(0) && !echo {
-            return Err(ApiError::invalid("max_tokens", "0 is allowed only with 'echo'"));
+            return Err(ApiError::invalid(common.max_tokens_param, "0 is allowed only with 'echo'"));
         }
         Ok(Self { common, prompts: read_prompts(prompt)?, echo, logprobs })
     }

@@ -11,7 +11,7 @@ use super::chat::ChatParams;
 use super::fields::{Fields, quoted, wrong_type};
 
 /// Fields that chats have under other names or not at all; they are unknown here.
-const NOT_HERE: [&str; 14] = [
+pub(crate) const NOT_HERE: &[&str] = &[
     "messages",
     "n",
     "max_tokens",
@@ -52,8 +52,8 @@ pub(crate) struct ResponsesParams {
 impl ResponsesParams {
     /// Reads the fields of a body, which may hold so many items.
     pub(crate) fn read(mut fields: Fields, max_messages: usize) -> Result<Self, ApiError> {
-        if let Some(name) = NOT_HERE.into_iter().find(|name| fields.has(name)) {
-            return Err(ApiError::UnknownParameter { param: name.to_owned() });
+        if let Some(name) = NOT_HERE.iter().find(|name| fields.has(name)) {
+            return Err(ApiError::UnknownParameter { param: (*name).to_owned() });
         }
         refuse_state(&mut fields)?;
         let instructions = fields.string("instructions")?;

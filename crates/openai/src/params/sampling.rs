@@ -40,6 +40,8 @@ pub(crate) struct CommonParams {
     pub(crate) min_p: f32,
     pub(crate) seed: Option<u64>,
     pub(crate) max_tokens: Option<u32>,
+    /// The field that says it.
+    pub(crate) max_tokens_param: &'static str,
     pub(crate) stop: Arc<[String]>,
     pub(crate) stop_token_ids: Arc<[TokenId]>,
     pub(crate) include_stop_str_in_output: bool,
@@ -98,6 +100,11 @@ impl CommonParams {
             seed: fields.integer("seed", SEED_RANGE)?.map(|seed| seed as u64),
             // As in vLLM, the newer name wins.
             max_tokens: max_completion_tokens.or(max_tokens),
+            max_tokens_param: if max_completion_tokens.is_some() {
+                "max_completion_tokens"
+            } else {
+                "max_tokens"
+            },
             stop: stop_strings(fields)?,
             stop_token_ids: stop_tokens(fields)?,
             include_stop_str_in_output: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),

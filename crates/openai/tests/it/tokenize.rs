@@ -58,7 +58,7 @@ async fn what_cannot_be_tokenized_is_refused_by_name() {
             "invalid_value",
         ),
         (TOKENIZE, json!({"prompt": "x", "temperature": 1}), "temperature", "unknown_parameter"),
-        (TOKENIZE, json!({"prompt": "x", "tools": [{}]}), "tools", "unsupported_parameter"),
+        (TOKENIZE, json!({"prompt": "x", "tools": [{}]}), "tools[0].type", "unsupported_parameter"),
         (TOKENIZE, json!({"prompt": "x".repeat(600_000)}), "prompt", "context_length_exceeded"),
         (DETOKENIZE, json!({}), "tokens", "missing_parameter"),
         (DETOKENIZE, json!({"tokens": ["a"]}), "tokens", "invalid_value"),
