@@ -54,7 +54,8 @@ impl ToolFormat {
         if has("[TOOL_CALLS]") {
             return Some(Self::Mistral);
         }
-        let llama = has("<|start_header_id|>") && has("\"parameters\"");
+        // The headers of Llama 3 and of Llama 4.
+        let llama = (has("<|start_header_id|>") || has("<|header_start|>")) && has("\"parameters\"");
         (has("<|python_tag|>") || llama).then_some(Self::Llama3Json)
     }
 

@@ -243,6 +243,10 @@ fn formats_are_chosen_by_name_or_by_template() {
             "<|start_header_id|> {\"name\": function name, \"parameters\": dictionary}",
             Some(ToolFormat::Llama3Json),
         ),
+        (
+            "<|header_start|> {\"name\": function name, \"parameters\": dictionary}",
+            Some(ToolFormat::Llama3Json),
+        ),
         ("{{ '<|python_tag|>' }}", Some(ToolFormat::Llama3Json)),
         ("<|im_start|>{{ message.role }}", None),
     ] {
