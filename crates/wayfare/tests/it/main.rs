@@ -15,6 +15,7 @@ mod heap;
 mod hub;
 mod journeys;
 mod limits;
+mod metrics_page;
 mod off;
 mod preemption;
 mod program;
