@@ -5,6 +5,7 @@
 mod arrived;
 mod client;
 mod contexts;
+mod dashboard;
 mod disconnects;
 mod documented;
 mod engine_endings;
