@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
 mod arrived;
+mod audit;
 mod client;
 mod contexts;
 mod dashboard;
