@@ -14,7 +14,6 @@ use clap::Args;
 use wayfare_insight::{TracedJourney, read_journeys, waterfall};
 
 use crate::demo::client::{Answer, Client};
-use crate::demo::server::DemoServer;
 use crate::model;
 use crate::process::{cargo, run as run_command};
 
@@ -60,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let folder = tempfile::tempdir()?;
     let journey_file = folder.path().join("journeys.jsonl");
-    let mut server = DemoServer::start(options.port, &journey_file)?;
+    let mut server = server::start(options.port, &journey_file)?;
     let client = Client::new(server.address());
     let questions = converse(&client)?;
     let journeys = wait_for_journeys(&journey_file, questions)?;

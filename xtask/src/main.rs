@@ -1,10 +1,12 @@
-//! The project's automation: `cargo xtask demo`, `test`, `soak`, `tidy`, `model`.
+//! The project's automation: `cargo xtask demo`, `test`, `soak`, `bench`, `tidy`, `model`.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
+mod bench;
 mod demo;
 mod model;
 mod process;
+mod server;
 mod soak;
 mod test;
 mod tidy;
@@ -28,6 +30,9 @@ enum Command {
     Test(test::Options),
     /// Sends requests that end in every way, and checks every journey, for so long.
     Soak(soak::Options),
+    /// Measures the whole server under load, and writes bench/results/.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Checks the architecture table and the sources against the project's rules.
     Tidy,
     /// Fetches the default model into the cache, and prints its path.
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Tidy => tidy::run(),
         Command::Model => model::ensure().map(|path| println!("{}", path.display())),
     };

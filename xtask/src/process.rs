@@ -26,6 +26,14 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root());
+    // cargo, which runs us, describes our own package to us. Build scripts that look would run again for it.
+    for (name, _) in std::env::vars_os() {
+        let is_ours =
+            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start));
+        if is_ours {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

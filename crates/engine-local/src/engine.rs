@@ -47,6 +47,38 @@ pub struct QueueLimits {
     pub tokens: Option<NonZeroU64>,
 }
 
+impl QueueLimits {
+    /// Whether a request of so many prompt tokens may wait where `requests` with `tokens` wait already. An empty
+    /// queue takes any request, or a long one could never be served.
+    pub(crate) fn admit(&self, requests: u64, tokens: u64, prompt_tokens: u64) -> bool {
+        self.admits_request(requests) && self.admits_tokens(tokens, prompt_tokens)
+    }
+
+    fn admits_request(&self, requests: u64) -> bool {
+        self.requests.is_none_or(|limit| requests < limit.get().into())
+    }
+
+    fn admits_tokens(&self, tokens: u64, prompt_tokens: u64) -> bool {
+        let sum = tokens.saturating_add(prompt_tokens);
+        tokens == 0 || self.tokens.is_none_or(|limit| sum <= limit.get())
+    }
+}
+
+/// What an engine of these sizes can take.
+pub(crate) fn limits_of(config: &SchedulerConfig, vocab_size: u32) -> EngineLimits {
+    EngineLimits {
+        max_model_len: config.max_model_len,
+        max_num_seqs: config.max_num_seqs,
+        max_num_batched_tokens: config.max_num_batched_tokens,
+        block_size: config.block_size,
+        num_kv_blocks: config.usable_kv_blocks(),
+        vocab_size,
+        policy: config.policy,
+        prefix_caching: config.prefix_caching.is_some(),
+        follows_blocks: config.follow_blocks.is_some(),
+    }
+}
+
 /// What an engine has besides its model.
 #[derive(Debug, Default)]
 pub struct EngineOptions {
@@ -106,16 +138,7 @@ impl LocalEngine {
     ) -> Result<Self, StartError> {
         let EngineOptions { queue_limits, steps } = options;
         let scheduler = Scheduler::new(config)?;
-        let limits = EngineLimits {
-            max_model_len: config.max_model_len,
-            max_num_seqs: config.max_num_seqs,
-            max_num_batched_tokens: config.max_num_batched_tokens,
-            block_size: config.block_size,
-            num_kv_blocks: config.usable_kv_blocks(),
-            vocab_size,
-            policy: config.policy,
-            prefix_caching: config.prefix_caching.is_some(),
-        };
+        let limits = limits_of(&config, vocab_size);
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());
         let (inbox, messages): (_, Receiver<Message>) = channel();
@@ -141,19 +164,17 @@ impl LocalEngine {
     /// Takes a place in the queue, and room for the prompt.
     fn enqueue(&self, prompt_tokens: u64) -> Result<(), SubmitError> {
         let Shared { queued, queued_tokens, .. } = &*self.shared;
-        let limit = self.queue_limits.requests.map_or(u64::MAX, |limit| limit.get().into());
-        let take = |queued: u64| (queued < limit).then(|| queued + 1);
+        let take = |queued: u64| self.queue_limits.admits_request(queued).then(|| queued + 1);
         if let Err(waiting) = queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
             return Err(SubmitError::Overloaded { waiting });
         }
-        let limit = self.queue_limits.tokens.map_or(u64::MAX, NonZeroU64::get);
-        // An empty queue takes any request, or a long one could never be served.
         let take = |queued: u64| {
-            let sum = queued.saturating_add(prompt_tokens);
-            (queued == 0 || sum <= limit).then_some(sum)
+            let is_taken = self.queue_limits.admits_tokens(queued, prompt_tokens);
+            is_taken.then(|| queued.saturating_add(prompt_tokens))
         };
         if let Err(waiting) = queued_tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
             queued.fetch_sub(1, Ordering::AcqRel);
+            let limit = self.queue_limits.tokens.map_or(u64::MAX, NonZeroU64::get);
             return Err(SubmitError::TokensOverloaded { waiting, limit });
         }
         Ok(())

@@ -251,7 +251,8 @@ impl EngineThread {
         let capacity = self.outputs.len();
         let outputs = std::mem::replace(&mut self.outputs, Vec::with_capacity(capacity));
         let step = if scheduled_tokens > 0 { self.scheduler.step() } else { 0 };
-        self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, outputs });
+        let block_lives = self.scheduler.take_block_lives();
+        self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, block_lives, outputs });
     }
 
     /// Gives the places of those that have left the waiting queue free; takes one for each that came back.

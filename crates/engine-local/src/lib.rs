@@ -7,6 +7,8 @@
 mod engine;
 mod engine_thread;
 mod executor;
+mod random;
+mod replay;
 mod sampler;
 mod sampling_executor;
 mod simulated;
@@ -14,7 +16,14 @@ mod step_recorder;
 
 pub use engine::{EngineOptions, LocalEngine, QueueLimits, StartError};
 pub use executor::{Executor, ExecutorError, Model, SampleSpec, StepInput, StepSequence};
+pub use replay::{
+    Arrival, Refusal, Replay, ReplayError, ReplayObserver, ReplayOptions, Served, SharedPrefix, StepReport,
+    VirtualClock,
+};
 pub use sampler::{LogitsError, Sampler};
 pub use sampling_executor::SamplingExecutor;
-pub use simulated::{SimulatedExecutor, StepTimeModel};
+pub use simulated::{
+    AnswerLength, AnswerText, Answers, FailureKind, FailurePlan, LinearStepTime, RefusingEngine,
+    RequestLatencies, SimulatedExecutor, StepTimeModel, StepTimer, StepWork,
+};
 pub use step_recorder::StepTracing;

@@ -76,6 +76,8 @@ pub struct EngineLimits {
     pub policy: SchedulingPolicy,
     /// Whether KV blocks of common prefixes are shared.
     pub prefix_caching: bool,
+    /// Whether the lives of cached prefixes are reported.
+    pub follows_blocks: bool,
 }
 
 /// Who of those that wait is scheduled first.

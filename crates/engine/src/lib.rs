@@ -5,16 +5,20 @@
 //! tensors, schedulers and wire formats stays on this side of it.
 #![forbid(unsafe_code)]
 
+mod constraint;
 mod contract;
 mod control;
 mod output;
 mod request;
 mod stats;
 
+pub use constraint::{ConstraintError, OutputConstraint, OutputGrammar, TokenConstraint, TokenSet};
 pub use contract::{
     AbortCause, Engine, EngineFault, EngineLimits, OutputSink, SchedulingPolicy, SubmitError,
 };
 pub use control::{EngineCommand, EngineControl, EngineReply, PauseMode};
-pub use output::{Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator};
+pub use output::{
+    BlockLife, Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator,
+};
 pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
 pub use stats::{EngineStats, StatsCell};

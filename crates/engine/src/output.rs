@@ -89,6 +89,18 @@ pub struct SequenceOutput {
     pub finish: Option<Box<Finish>>,
 }
 
+/// The life of a cached prefix in a KV block, from the moment the block was handed out until it was handed out to
+/// somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockLife {
+    /// How long the block held it, in nanoseconds.
+    pub lifetime_ns: u64,
+    /// How long nobody had used it at its end, in nanoseconds.
+    pub idle_ns: u64,
+    /// The times between its last uses, in nanoseconds.
+    pub reuse_gaps_ns: SmallVec<[u64; 3]>,
+}
+
 /// Everything one engine step produced.
 #[derive(Clone, Debug)]
 pub struct StepOutputs {
@@ -100,6 +112,8 @@ pub struct StepOutputs {
     pub scheduled_tokens: u32,
     /// The engine's state after the step.
     pub stats: EngineStats,
+    /// The cached prefixes that were evicted, as far as they are followed.
+    pub block_lives: Vec<BlockLife>,
     /// One entry per sequence that has something new.
     pub outputs: Vec<SequenceOutput>,
 }

@@ -57,15 +57,20 @@ macro_rules! id {
             /// Reads exactly the lower-case hexadecimal form; `None` for anything else.
             #[must_use]
             pub fn from_hex(text: &str) -> Option<Self> {
-                let digits = text.as_bytes();
-                if digits.len() != 2 * $length {
-                    return None;
-                }
+                let digits: &[u8; 2 * $length] = text.as_bytes().try_into().ok()?;
+                Self::from_digits(digits)
+            }
+
+            fn from_digits(digits: &[u8; 2 * $length]) -> Option<Self> {
                 let mut bytes = [0; $length];
+                let mut values = 0;
+                // Without a way out of the loop, so that many digits are read at once.
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-                    *byte = hex_byte(pair)?;
+                    let (high, low) = (hex_value(pair[0]), hex_value(pair[1]));
+                    values |= high | low;
+                    *byte = high << 4 | low;
                 }
-                Self::from_bytes(bytes)
+                if values > 0xf { None } else { Self::from_bytes(bytes) }
             }
         }
 
@@ -178,33 +183,41 @@ impl PartialEq<String> for TraceResponse {
     }
 }
 
-/// `version "-" trace-id "-" parent-id "-" trace-flags`; a version above 00 may append more fields, and
-/// version ff is invalid.
+/// `version "-" trace-id "-" parent-id "-" trace-flags`, each of a fixed length; a version above 00 may append
+/// more fields behind another "-", and version ff is invalid.
 fn parse_traceparent(header: &str) -> Option<TraceContext> {
-    let header = header.trim_matches([' ', '\t']);
-    let mut fields = header.splitn(5, '-');
-    let version = fields.next()?;
-    let trace_id = TraceId::from_hex(fields.next()?)?;
-    let parent = SpanId::from_hex(fields.next()?)?;
-    let flags = fields.next()?;
-    let rest = fields.next();
+    let (fields, rest) = trim(header).as_bytes().split_first_chunk::<55>()?;
+    let (version, fields) = fields.split_first_chunk::<2>()?;
+    let (trace_id, fields) = fields.strip_prefix(b"-")?.split_first_chunk::<32>()?;
+    let (parent, fields) = fields.strip_prefix(b"-")?.split_first_chunk::<16>()?;
+    let flags: &[u8; 2] = fields.strip_prefix(b"-")?.try_into().ok()?;
 
-    let version = (version.len() == 2).then(|| hex_byte(version.as_bytes()))??;
-    let flags = (flags.len() == 2).then(|| hex_byte(flags.as_bytes()))??;
-    let is_valid_version = version != 0xff && (version != 0 || rest.is_none());
-    is_valid_version.then_some(TraceContext {
-        trace_id,
-        parent: Some(parent),
+    let (version, flags) = (hex_byte(*version)?, hex_byte(*flags)?);
+    let is_valid_version = match rest.first() {
+        None => version != 0xff,
+        Some(next) => *next == b'-' && version != 0 && version != 0xff,
+    };
+    if !is_valid_version {
+        return None;
+    }
+    Some(TraceContext {
+        trace_id: TraceId::from_digits(trace_id)?,
+        parent: Some(SpanId::from_digits(parent)?),
         caller_sampled: flags & FLAG_SAMPLED != 0,
         random: flags & FLAG_RANDOM != 0,
         state: None,
     })
 }
 
+/// Without the spaces and tabs that may stand around a header's value.
+fn trim(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
+}
+
 fn join_tracestate<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Box<str>> {
     let mut joined = String::new();
     for value in values {
-        let value = value.trim_matches([' ', '\t']);
+        let value = trim(value);
         let is_printable = value.bytes().all(|byte| (0x20..0x7f).contains(&byte) || byte == b'\t');
         if !is_printable || joined.len() + value.len() + 1 > MAX_TRACESTATE_BYTES {
             return None;
@@ -235,21 +248,20 @@ fn hex_digits(byte: u8) -> [u8; 2] {
     PAIRS[usize::from(byte)]
 }
 
-/// Two lower-case hexadecimal digits; W3C forbids upper case in `traceparent`.
-fn hex_byte(pair: &[u8]) -> Option<u8> {
-    const NO_DIGIT: u8 = 0xff;
-    const VALUES: [u8; 256] = {
-        let mut values = [NO_DIGIT; 256];
-        let mut value = 0;
-        while value < 16 {
-            values[b"0123456789abcdef"[value as usize] as usize] = value;
-            value += 1;
-        }
-        values
-    };
-    let &[high, low] = pair else { return None };
-    let (high, low) = (VALUES[usize::from(high)], VALUES[usize::from(low)]);
-    (high | low != NO_DIGIT).then_some(high << 4 | low)
+/// Two lower-case hexadecimal digits.
+fn hex_byte([high, low]: [u8; 2]) -> Option<u8> {
+    let (high, low) = (hex_value(high), hex_value(low));
+    (high | low <= 0xf).then_some(high << 4 | low)
+}
+
+/// The value of a lower-case hexadecimal digit, and more than 15 for anything else: W3C forbids upper case in
+/// `traceparent`.
+fn hex_value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => 0xff,
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +303,20 @@ mod tests {
             let context = extract(&header);
             assert_eq!(context.parent, None, "{header} must start a new trace");
             assert_ne!(context.trace_id.to_string(), TRACE);
+        }
+    }
+
+    #[test]
+    fn every_character_of_the_header_counts() {
+        let valid = format!("00-{TRACE}-{SPAN}-01");
+        assert_eq!(extract(&format!(" {valid}\t")), extract(&valid));
+        for at in 0..valid.len() {
+            for wrong in ["g", "A", "/", ":", "`", " ", "é"] {
+                let header = format!("{}{wrong}{}", &valid[..at], &valid[at + 1..]);
+                assert_eq!(extract(&header).parent, None, "{header} must start a new trace");
+            }
+            let shorter = format!("{}{}", &valid[..at], &valid[at + 1..]);
+            assert_eq!(extract(&shorter).parent, None, "{shorter} must start a new trace");
         }
     }
 

@@ -14,6 +14,7 @@ mod cell;
 mod clock;
 mod context;
 mod core_record;
+#[cfg_attr(wayfare_no_journey, path = "core_span/absent.rs")]
 mod core_span;
 mod describe;
 mod describe_steps;

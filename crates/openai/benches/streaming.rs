@@ -37,7 +37,14 @@ impl BenchEngine {
     fn deliver(&self, id: RequestId, token: TokenId, at: MonoNs) {
         let output = SequenceOutput { id, tokens: smallvec![token], first: None, finish: None };
         let stats = EngineStats::default();
-        let step = StepOutputs { step: 1, at, scheduled_tokens: 1, stats, outputs: vec![output] };
+        let step = StepOutputs {
+            step: 1,
+            at,
+            scheduled_tokens: 1,
+            stats,
+            block_lives: Vec::new(),
+            outputs: vec![output],
+        };
         self.sink.lock().deliver(step);
     }
 }

@@ -36,6 +36,8 @@ pub struct ServerConfig {
     pub default_seed: Option<u64>,
     /// What a client may use up.
     pub limits: ServerLimits,
+    /// Whether clients may ask for the metrics of their own request, and get `Server-Timing`.
+    pub per_request_metrics: bool,
     /// Parts of the program whose metrics are shown with the server's own.
     pub metric_sources: Vec<Arc<dyn MetricSource>>,
 }

@@ -17,6 +17,7 @@ use crate::hub::{OutputStream, StreamEvent};
 use crate::journey_layer::RequestContext;
 use crate::metrics::RequestMeter;
 use crate::prepare::Prepared;
+use crate::request_metrics::{MetricsWanted, RequestAccount, RequestMetrics};
 use crate::server::AppState;
 use crate::shutdown::ShutdownHandle;
 
@@ -74,6 +75,10 @@ pub(crate) struct Generation {
     has_reported_usage: bool,
     /// When the client was last given something, if it has not asked again since.
     given: Option<MonoNs>,
+    /// What its metrics are made of, when they are wanted.
+    account: Option<Box<RequestAccount>>,
+    /// Choices that are over for the client and whose account the engine has still to give.
+    unaccounted: usize,
     journey: JourneyHandle,
     clock: Arc<dyn Clock>,
     shutdown: ShutdownHandle,
@@ -88,13 +93,15 @@ impl Generation {
         endpoint: Endpoint,
         label: RequestLabel,
         prepared: &Prepared,
+        body_complete: MonoNs,
         deadline: Option<Deadline>,
     ) -> Result<Self, ApiError> {
         let (journey, clock) = (context.journey.clone(), Arc::clone(&state.clock));
         let prompt_tokens = prepared.prompt_tokens();
         let max_tokens = prepared.sampling.max_tokens;
         let mut outputs = OutputStream::new(Arc::clone(&state.engine), state.hub.clone());
-        let core_span = journey.open_cores(&[(prompt_tokens, max_tokens)], clock.now()).pop();
+        let submitted = clock.now();
+        let core_span = journey.open_cores(&[(prompt_tokens, max_tokens)], submitted).pop();
         let request = EngineRequest {
             id: state.next_request_id(),
             label,
@@ -112,6 +119,14 @@ impl Generation {
             .map_err(|error| ApiError::not_submitted(&error, endpoint.prompt_param(), max_tokens))?;
         outputs.seal(deadline.map(Deadline::at));
         journey.handed_to_core(clock.now());
+        let has_account = match prepared.metrics {
+            MetricsWanted::No => false,
+            // Where the answer is streamed, its head has been sent before it is known.
+            MetricsWanted::InHeader => !prepared.stream,
+            MetricsWanted::InBody => true,
+        };
+        let account =
+            has_account.then(|| Box::new(RequestAccount::new(context.arrived, body_complete, submitted)));
         let choice = Choice {
             text: TextStream::new(state.tokenizer().clone(), Arc::clone(&prepared.stop), true),
             delta: ChoiceDelta::default(),
@@ -129,6 +144,8 @@ impl Generation {
             has_received: false,
             has_reported_usage: false,
             given: None,
+            account,
+            unaccounted: 0,
             journey,
             clock,
             shutdown: state.shutdown.clone(),
@@ -136,9 +153,14 @@ impl Generation {
         })
     }
 
-    /// Whether every choice has ended.
+    /// Whether every choice has ended, and is accounted for if that is wanted.
     pub(crate) fn is_over(&self) -> bool {
-        self.unfinished == 0
+        self.unfinished == 0 && self.unaccounted == 0
+    }
+
+    /// The metrics of the request, when they are wanted, for an answer that ends at `ended`. Once it is over.
+    pub(crate) fn metrics(&self, ended: MonoNs) -> Option<RequestMetrics> {
+        self.account.as_ref().map(|account| account.metrics(self.usage(), ended))
     }
 
     /// Takes what the engine has produced since the last call; ready when there is something new to give
@@ -183,6 +205,15 @@ impl Generation {
         self.choices.iter_mut().map(|choice| std::mem::take(&mut choice.delta)).enumerate()
     }
 
+    /// The same, shown and then cleared, so that the next text finds its room allocated.
+    pub(crate) fn visit_deltas(&mut self, mut visit: impl FnMut(usize, &ChoiceDelta)) {
+        for (index, choice) in self.choices.iter_mut().enumerate() {
+            visit(index, &choice.delta);
+            choice.delta.text.clear();
+            choice.delta.end = None;
+        }
+    }
+
     /// Tokens so far.
     pub(crate) fn usage(&self) -> TokenUsage {
         let completion = self.choices.iter().map(|choice| choice.generated_tokens).sum();
@@ -198,6 +229,11 @@ impl Generation {
     fn take(&mut self, event: StreamEvent) -> Result<bool, ApiError> {
         let (index, output) = match event {
             StreamEvent::Output { choice, output, .. } => (choice, output),
+            // The answer is whole; what is missing of its account is left out.
+            _ if self.unfinished == 0 => {
+                self.unaccounted = 0;
+                return Ok(false);
+            }
             StreamEvent::EngineDied => return Err(ApiError::EngineDead),
             StreamEvent::ShutDown => return Err(ApiError::ShuttingDown),
             StreamEvent::TimedOut => return Err(self.timed_out()),
@@ -209,9 +245,14 @@ impl Generation {
         if let Some(first) = &output.first {
             self.cached_tokens = self.cached_tokens.saturating_add(first.cached_tokens);
         }
-        let Some(choice) = self.choices.get_mut(index).filter(|choice| choice.finish_reason.is_none()) else {
+        let Some(choice) = self.choices.get_mut(index) else { return Ok(false) };
+        if choice.finish_reason.is_some() {
+            if let (Some(finish), Some(account)) = (&output.finish, &mut self.account) {
+                account.finished(finish, choice.generated_tokens);
+                self.unaccounted = self.unaccounted.saturating_sub(1);
+            }
             return Ok(false);
-        };
+        }
         let end = match choice.advance(&output, &self.stop) {
             Ok(end) => end,
             Err(error) => {
@@ -220,15 +261,22 @@ impl Generation {
                 return Err(ApiError::GenerationFailed);
             }
         };
-        let end = match (end, output.finish) {
+        let end = match (end, &output.finish) {
             (Some(end), _) => Some(end),
             (None, None) => None,
-            (None, Some(finish)) => Some(self.engine_end(index, &finish)?),
+            (None, Some(finish)) => Some(self.engine_end(index, finish)?),
         };
         let Some(choice) = self.choices.get_mut(index) else { return Ok(false) };
         if let Some(end) = end {
-            // No effect when it was the engine that ended the sequence.
-            self.outputs.finish(index);
+            match (&mut self.account, &output.finish) {
+                // No effect when it was the engine that ended the sequence.
+                (None, _) => self.outputs.finish(index),
+                (Some(account), Some(finish)) => account.finished(finish, choice.generated_tokens),
+                (Some(_), None) => {
+                    self.outputs.finish_and_listen(index);
+                    self.unaccounted += 1;
+                }
+            }
             choice.finish_reason = Some(end.finish_reason);
             choice.delta.end = Some(end);
             self.unfinished -= 1;
@@ -311,15 +359,13 @@ impl Choice {
         }
         if stop.is_empty() {
             self.count(tokens.len());
-            let delta = self.text.push(tokens)?;
-            self.append(delta.text);
+            self.text.push_to(tokens, &mut self.delta.text)?;
         } else {
             // One by one, so that tokens after the stop string are not counted, however many came together.
             for token in tokens {
                 self.count(1);
-                let delta = self.text.push(std::slice::from_ref(token))?;
-                self.append(delta.text);
-                if let Some(end) = stop_string(delta.stop, stop) {
+                let found = self.text.push_to(std::slice::from_ref(token), &mut self.delta.text)?;
+                if let Some(end) = stop_string(found, stop) {
                     return Ok(Some(end));
                 }
             }
@@ -331,14 +377,6 @@ impl Choice {
     fn count(&mut self, tokens: usize) {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         self.generated_tokens = self.generated_tokens.saturating_add(tokens);
-    }
-
-    fn append(&mut self, text: String) {
-        if self.delta.text.is_empty() {
-            self.delta.text = text;
-        } else {
-            self.delta.text.push_str(&text);
-        }
     }
 }
 

@@ -35,6 +35,7 @@ mod journey_layer;
 mod metrics;
 mod params;
 mod prepare;
+mod request_metrics;
 mod responses;
 mod routes;
 mod server;

@@ -50,7 +50,7 @@ impl Metrics {
                 .into_iter()
                 .map(|(key, value)| (key.into(), value.to_owned().into())),
         );
-        let recorder = Recorder::register(labelled, limits.max_model_len, wall);
+        let recorder = Recorder::register(labelled, &limits, wall);
         labelled.register_collector(Box::new(EngineTotals::new(engine)));
         for source in sources {
             registry.register_collector(Box::new(SourceCollector(source)));

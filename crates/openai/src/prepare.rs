@@ -10,6 +10,7 @@ use wayfare_text::{ChatTemplate, RenderOptions, Tokenizer};
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::params::{ChatParams, CommonParams, CompletionParams, Fields, Prompt};
+use crate::request_metrics::MetricsWanted;
 
 /// Tokens of a completion when the client does not say how many: OpenAI's and vLLM's default.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
@@ -34,6 +35,7 @@ pub(crate) struct Prepared {
     pub(crate) stop: Arc<[String]>,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    pub(crate) metrics: MetricsWanted,
     /// Whether the client has chosen the seed.
     seed_was_given: bool,
 }
@@ -70,6 +72,8 @@ pub(crate) struct Preparer {
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) end_of_text: Arc<[TokenId]>,
     pub(crate) limits: EngineLimits,
+    /// Whether clients may have the metrics of their requests.
+    pub(crate) per_request_metrics: bool,
 }
 
 impl Preparer {
@@ -111,6 +115,10 @@ impl Preparer {
                 (common, model, prompt)
             }
         };
+        if common.include_metrics && !self.per_request_metrics {
+            let problem = "the server gives none; start it with --enable-per-request-metrics";
+            return Err(ApiError::unsupported("include_metrics", problem));
+        }
         self.check_tokens(endpoint.prompt_param(), &prompt)?;
         self.check_tokens("stop_token_ids", &common.stop_token_ids)?;
         if prompt.is_empty() {
@@ -147,6 +155,11 @@ impl Preparer {
             stop: common.stop,
             stream: common.stream,
             include_usage: common.include_usage,
+            metrics: match (self.per_request_metrics, common.include_metrics) {
+                (false, _) => MetricsWanted::No,
+                (true, false) => MetricsWanted::InHeader,
+                (true, true) => MetricsWanted::InBody,
+            },
             seed_was_given: common.seed.is_some(),
         }
     }

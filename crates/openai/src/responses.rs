@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::generation::{StopReason, TokenUsage};
+use crate::request_metrics::RequestMetrics;
 
 /// Token counts in OpenAI's form.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -40,6 +41,8 @@ pub(crate) struct Envelope<'a, C> {
     /// Absent, null (a chunk of a stream that will say it at its end), or the counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<&'a RequestMetrics>,
 }
 
 /// A choice of a chat answer.

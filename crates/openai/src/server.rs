@@ -123,6 +123,7 @@ impl Server {
             chat_template: config.chat_template,
             end_of_text: config.end_of_text.into(),
             limits: config.engine.limits(),
+            per_request_metrics: config.per_request_metrics,
         };
         let started_unix_seconds = config.wall.unix_ns(config.clock.now()) / 1_000_000_000;
         let layer = JourneyLayer::new(config.tracer, Arc::clone(&config.clock), shutdown.clone());

@@ -13,7 +13,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
-use wayfare_journey::{Clock, RequestLabel};
+use wayfare_journey::{Clock, MonoNs, RequestLabel};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
@@ -65,11 +65,9 @@ impl EventBody {
         };
         match ready!(generation.poll_progress(cx)) {
             Ok(()) => {
-                for (index, delta) in generation.take_deltas() {
-                    self.writer.delta(index, &delta);
-                }
+                generation.visit_deltas(|index, delta| self.writer.delta(index, delta));
                 if generation.is_over() {
-                    self.writer.usage(generation);
+                    self.writer.last(generation, self.clock.now());
                     // The last generated chunk leaves with this frame; `[DONE]` comes in the next.
                     generation.journey().departed(self.clock.now());
                     self.generation = None;
@@ -118,9 +116,8 @@ impl HttpBody for EventBody {
 #[derive(Debug)]
 pub(crate) struct ChunkWriter {
     endpoint: Endpoint,
-    id: RequestLabel,
-    created: u64,
-    model: String,
+    /// `data: ` and the beginning of a chunk's object, up to its choices: the same in all chunks of an answer.
+    head: Box<[u8]>,
     include_usage: bool,
     /// Choices whose first chunk, which carries the role, has been written.
     introduced: usize,
@@ -130,12 +127,21 @@ pub(crate) struct ChunkWriter {
 impl ChunkWriter {
     pub(crate) fn new(
         endpoint: Endpoint,
-        id: RequestLabel,
+        id: &RequestLabel,
         created: u64,
-        model: String,
+        model: &str,
         include_usage: bool,
     ) -> Self {
-        Self { endpoint, id, created, model, include_usage, introduced: 0, buffer: BytesMut::new() }
+        let object = match endpoint {
+            Endpoint::Chat => "chat.completion.chunk",
+            Endpoint::Completion => "text_completion",
+        };
+        let empty: Envelope<'_, ()> =
+            Envelope { id: id.as_str(), object, created, model, choices: &[], usage: None, metrics: None };
+        let mut head = b"data: ".to_vec();
+        write_json(&mut head, &empty);
+        head.truncate(head.len() - NO_CHOICES.len());
+        Self { endpoint, head: head.into(), include_usage, introduced: 0, buffer: BytesMut::new() }
     }
 
     /// What has been written since the last call, if anything.
@@ -153,7 +159,6 @@ impl ChunkWriter {
         let stop_reason = end.and_then(|end| end.stop_reason.as_ref());
         match self.endpoint {
             Endpoint::Completion => self.chunk(
-                "text_completion",
                 &[CompletionChoice { index, text: &delta.text, logprobs: None, finish_reason, stop_reason }],
                 self.usage_to_come(),
             ),
@@ -177,19 +182,23 @@ impl ChunkWriter {
     }
 
     fn chat_chunk(&mut self, choice: ChatChunkChoice<'_>) {
-        self.chunk("chat.completion.chunk", &[choice], self.usage_to_come());
+        self.chunk(&[choice], self.usage_to_come());
     }
 
-    /// Writes the chunk with the token counts, if it was asked for.
-    fn usage(&mut self, generation: &Generation) {
-        if !self.include_usage {
+    /// Writes the chunk with the token counts and the request's metrics, if either was asked for.
+    fn last(&mut self, generation: &Generation, now: MonoNs) {
+        let metrics = generation.metrics(now);
+        if !self.include_usage && metrics.is_none() {
             return;
         }
-        let usage = Some(Some(Usage::from(generation.usage())));
-        match self.endpoint {
-            Endpoint::Chat => self.chunk::<ChatChunkChoice<'_>>("chat.completion.chunk", &[], usage),
-            Endpoint::Completion => self.chunk::<CompletionChoice<'_>>("text_completion", &[], usage),
+        let usage = self.include_usage.then(|| Some(Usage::from(generation.usage())));
+        let no_choices: &[CompletionChoice<'_>] = &[];
+        self.begin_chunk(no_choices, usage);
+        if let Some(metrics) = metrics {
+            self.buffer.put_slice(b",\"metrics\":");
+            write_json((&mut self.buffer).writer(), &metrics);
         }
+        self.buffer.put_slice(END_OF_CHUNK);
     }
 
     fn error(&mut self, error: &ApiError) {
@@ -207,20 +216,30 @@ impl ChunkWriter {
         self.include_usage.then_some(None)
     }
 
-    fn chunk<C: Serialize>(&mut self, object: &'static str, choices: &[C], usage: Option<Option<Usage>>) {
-        let chunk = Envelope {
-            id: self.id.as_str(),
-            object,
-            created: self.created,
-            model: &self.model,
-            choices,
-            usage,
-        };
-        self.buffer.reserve(CHUNK_BYTES);
-        self.buffer.put_slice(b"data: ");
-        // These types hold text and numbers only, and the buffer takes all: writing cannot fail.
-        let written = serde_json::to_writer((&mut self.buffer).writer(), &chunk);
-        debug_assert!(written.is_ok(), "{written:?}");
-        self.buffer.put_slice(b"\n\n");
+    fn chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
+        self.begin_chunk(choices, usage);
+        self.buffer.put_slice(END_OF_CHUNK);
     }
+
+    fn begin_chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
+        self.buffer.reserve(CHUNK_BYTES);
+        self.buffer.put_slice(&self.head);
+        write_json((&mut self.buffer).writer(), choices);
+        if let Some(usage) = usage {
+            self.buffer.put_slice(b",\"usage\":");
+            write_json((&mut self.buffer).writer(), &usage);
+        }
+    }
+}
+
+/// The end of a chunk's object and of its event.
+const END_OF_CHUNK: &[u8] = b"}\n\n";
+
+/// The end of an object whose last field is a list of choices without any.
+const NO_CHOICES: &str = "[]}";
+
+/// Writes what holds text and numbers only, to what takes all: that cannot fail.
+fn write_json(to: impl std::io::Write, value: &(impl Serialize + ?Sized)) {
+    let written = serde_json::to_writer(to, value);
+    debug_assert!(written.is_ok(), "{written:?}");
 }

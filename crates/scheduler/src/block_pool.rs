@@ -4,8 +4,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
+
+use wayfare_engine::BlockLife;
+use wayfare_journey::MonoNs;
 
 use crate::prefix::BlockHash;
+use crate::residency::Residency;
 
 /// A block of the paged KV cache. Block 0 is reserved and never handed out.
 pub type BlockId = u32;
@@ -34,11 +39,15 @@ pub(crate) struct BlockPool {
     free: u32,
     /// The latest of the blocks with some content. Empty when prefixes are not cached.
     cached: HashMap<BlockHash, BlockId, BuildHasherDefault<HashIsKey>>,
+    /// The time of the step that blocks are handed out for.
+    now: MonoNs,
+    /// `None` when no block is followed.
+    residency: Option<Residency>,
 }
 
 impl BlockPool {
     /// A pool of the blocks `1..num_blocks`.
-    pub(crate) fn new(num_blocks: u32, caches_prefixes: bool) -> Self {
+    pub(crate) fn new(num_blocks: u32, caches_prefixes: bool, follow_blocks: Option<NonZeroU32>) -> Self {
         let mut pool = Self {
             blocks: vec![Block::default(); num_blocks.max(1) as usize],
             free: 0,
@@ -47,9 +56,21 @@ impl BlockPool {
                 if caches_prefixes { 2 * num_blocks as usize } else { 0 },
                 BuildHasherDefault::default(),
             ),
+            now: MonoNs::default(),
+            residency: follow_blocks.map(|every| Residency::new(every, num_blocks)),
         };
         (1..num_blocks).for_each(|block| pool.put_free(block));
         pool
+    }
+
+    /// A step begins, and blocks may be handed out for it.
+    pub(crate) fn begin_step(&mut self, now: MonoNs) {
+        self.now = now;
+    }
+
+    /// The lives of followed blocks that have ended since the last call.
+    pub(crate) fn take_block_lives(&mut self) -> Vec<BlockLife> {
+        self.residency.as_mut().map(Residency::take_ended).unwrap_or_default()
     }
 
     pub(crate) fn num_free(&self) -> u32 {
@@ -70,7 +91,10 @@ impl BlockPool {
         for _ in 0..count {
             let block = self.blocks[NONE as usize].next_free;
             self.take_free(block);
-            self.forget(block);
+            let was_cached = self.forget(block);
+            if let Some(residency) = &mut self.residency {
+                residency.hand_out(block, was_cached, self.now);
+            }
             self.blocks[block as usize].owners = 1;
             table.push(block);
         }
@@ -82,6 +106,9 @@ impl BlockPool {
         for &block in cached {
             if self.blocks[block as usize].owners == 0 {
                 self.take_free(block);
+            }
+            if let Some(residency) = &mut self.residency {
+                residency.reuse(block, self.now);
             }
             self.blocks[block as usize].owners += 1;
             table.push(block);
@@ -209,7 +236,7 @@ mod tests {
     use crate::prefix::PrefixHasher;
 
     fn pool(num_blocks: u32) -> BlockPool {
-        BlockPool::new(num_blocks, true)
+        BlockPool::new(num_blocks, true, None)
     }
 
     fn hash(token: u32) -> BlockHash {

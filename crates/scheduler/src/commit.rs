@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 use wayfare_engine::{FinishReason, FirstOutput, SequenceOutput, TokenId};
-use wayfare_journey::{CoreEventKind, MonoNs, StepTimes};
+use wayfare_journey::{MonoNs, StepTimes};
 
 use crate::scheduler::Scheduler;
 
@@ -38,10 +38,7 @@ impl Scheduler {
             }
             let token = *sampled.next().expect("the executor gives one token per sampling sequence");
             let is_first = sequence.num_output() == 0;
-            let ending = sequence.append(token, self.config.max_model_len, now);
-            if is_first {
-                sequence.record(CoreEventKind::FirstToken, step, now);
-            }
+            let ending = sequence.append(token, self.config.max_model_len, step, now);
             self.totals.generation_tokens += 1;
             let output = SequenceOutput {
                 id: planned.id,

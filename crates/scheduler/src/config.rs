@@ -1,5 +1,7 @@
 //! What is fixed when the scheduler is made.
 
+use std::num::NonZeroU32;
+
 use wayfare_engine::SchedulingPolicy;
 
 /// Sizes that bound every step, and the rules.
@@ -24,6 +26,8 @@ pub struct SchedulerConfig {
     /// Shares the KV blocks of common prefixes, whose names are hashed with this key; `None` shares nothing.
     /// The key should be random where several parties share a server.
     pub prefix_caching: Option<[u64; 2]>,
+    /// Follows the content of one of so many KV blocks, from its birth to its eviction; `None` follows none.
+    pub follow_blocks: Option<NonZeroU32>,
 }
 
 /// Why a configuration makes no sense.
@@ -62,7 +66,7 @@ impl SchedulerConfig {
     /// The rules of vLLM's defaults over these sizes, without prefix caching: first come, first served, prompts in
     /// chunks of the whole budget.
     #[must_use]
-    pub fn with_sizes(
+    pub const fn with_sizes(
         max_num_seqs: u32,
         max_num_batched_tokens: u32,
         max_model_len: u32,
@@ -79,6 +83,7 @@ impl SchedulerConfig {
             chunked_prefill: true,
             long_prefill_token_threshold: 0,
             prefix_caching: None,
+            follow_blocks: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod control;
 mod invariants;
 mod prefix;
 mod queue;
+mod residency;
 mod schedule;
 mod scheduler;
 mod sequence;

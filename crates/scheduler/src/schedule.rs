@@ -103,6 +103,7 @@ impl Scheduler {
         self.plan.clear();
         self.plan.step = self.step;
         self.plan.started = now;
+        self.pool.begin_step(now);
         self.settle_waits(now);
         let pauses_all = self.pause.as_ref().is_some_and(|pause| pause.holds_running);
         if !pauses_all {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use slab::Slab;
 use smallvec::SmallVec;
-use wayfare_engine::{EngineRequest, EngineStats, FinishReason, RequestId, SequenceOutput, Terminator};
+use wayfare_engine::{
+    BlockLife, EngineRequest, EngineStats, FinishReason, RequestId, SequenceOutput, Terminator,
+};
 use wayfare_journey::{CoreEventKind, MonoNs, RequestLabel, WaitReason};
 
 use crate::block_pool::BlockPool;
@@ -80,7 +82,7 @@ impl Scheduler {
             waiting_tokens: 0,
             newcomers: Vec::new(),
             running: Vec::with_capacity(config.max_num_seqs as usize),
-            pool: BlockPool::new(config.num_kv_blocks, config.prefix_caching.is_some()),
+            pool: BlockPool::new(config.num_kv_blocks, config.prefix_caching.is_some(), config.follow_blocks),
             plan: StepPlan::default(),
             hits: Vec::new(),
             step: 0,
@@ -208,6 +210,11 @@ impl Scheduler {
     #[must_use]
     pub fn step(&self) -> u64 {
         self.step
+    }
+
+    /// The lives of the followed KV blocks' contents that have been evicted since the last call.
+    pub fn take_block_lives(&mut self) -> Vec<BlockLife> {
+        self.pool.take_block_lives()
     }
 
     /// State and totals.

@@ -188,10 +188,14 @@ impl Sequence {
         &mut self,
         token: TokenId,
         max_model_len: u32,
+        step: u64,
         at: MonoNs,
     ) -> Option<(FinishReason, Option<Terminator>)> {
         self.tokens.push(token);
-        self.times.first_token.get_or_insert(at);
+        if self.times.first_token.is_none() {
+            self.times.first_token = Some(at);
+            self.record(CoreEventKind::FirstToken, step, at);
+        }
         self.times.last_token = Some(at);
         if self.sampling.end_of_text.contains(&token) {
             return Some((FinishReason::Stop, Some(Terminator::EndOfText)));
@@ -207,12 +211,20 @@ impl Sequence {
         self.core_span.is_some()
     }
 
+    #[inline]
     pub(crate) fn record(&mut self, kind: CoreEventKind, step: u64, at: MonoNs) {
         if self.core_span.is_some() {
-            let event = self.event(kind, step, at);
-            if let Some(span) = &mut self.core_span {
-                span.record(event);
-            }
+            self.write_down(kind, step, at);
+        }
+    }
+
+    /// Out of line, so that a step without events is the same code whether journeys exist or not.
+    #[cold]
+    #[inline(never)]
+    fn write_down(&mut self, kind: CoreEventKind, step: u64, at: MonoNs) {
+        let event = self.event(kind, step, at);
+        if let Some(span) = &mut self.core_span {
+            span.record(event);
         }
     }
 

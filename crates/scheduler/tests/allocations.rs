@@ -42,11 +42,12 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
     }
 }
 
-/// Allocations of 100 steps in which all sequences decode and take new blocks now and then.
-fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
+/// Allocations of 100 steps in which all running sequences decode and take new blocks now and then, while so many
+/// others wait.
+fn allocations_of_decoding(tracer: Option<&Tracer>, waiting: u64) -> u64 {
     let sizes = SchedulerConfig::with_sizes(64, 2048, 4096, 16, 2000);
     let mut scheduler = Scheduler::new(SchedulerConfig { prefix_caching: Some([1, 2]), ..sizes }).unwrap();
-    (0..SEQUENCES).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
+    (0..SEQUENCES + waiting).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
     let tokens: Vec<TokenId> = vec![7; SEQUENCES as usize];
     let mut outputs: Vec<SequenceOutput> = Vec::with_capacity(tokens.len());
     let mut step = |now: u64| {
@@ -62,6 +63,8 @@ fn allocations_of_decoding(tracer: Option<&Tracer>) -> u64 {
 #[test]
 fn a_steady_step_does_not_allocate() {
     let tracer = Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), Arc::new(Nowhere));
-    assert_eq!(allocations_of_decoding(None), 0);
-    assert_eq!(allocations_of_decoding(Some(&tracer)), 0);
+    for waiting in [0, 1_000] {
+        assert_eq!(allocations_of_decoding(None, waiting), 0);
+        assert_eq!(allocations_of_decoding(Some(&tracer), waiting), 0);
+    }
 }

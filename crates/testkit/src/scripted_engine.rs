@@ -35,6 +35,7 @@ pub fn scripted_limits() -> EngineLimits {
         vocab_size: 65_536,
         policy: SchedulingPolicy::Fcfs,
         prefix_caching: false,
+        follows_blocks: false,
     }
 }
 
@@ -353,6 +354,7 @@ impl Shared {
         let Some(outputs) = work(&mut state, time) else { return false };
         state.step = time.step;
         let step_outputs = StepOutputs {
+            block_lives: Vec::new(),
             step: time.step,
             at: time.at,
             scheduled_tokens: outputs.iter().map(|output| output.tokens.len() as u32).sum(),

@@ -27,7 +27,7 @@ pub struct TextDelta {
 /// Of several stop strings the one that starts first in the text counts, and of those that start at the same
 /// place the one that comes first in the list. Stop strings that are empty are never found.
 ///
-/// A token costs time in the length of its own text, and one allocation per call that gives text out.
+/// A token costs time in the length of its own text.
 #[derive(Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,
@@ -54,24 +54,34 @@ impl TextStream {
     /// When a token is not in the vocabulary; the stream is of no use then.
     pub fn push(&mut self, tokens: &[TokenId]) -> Result<TextDelta, DecodeError> {
         let mut delta = TextDelta::default();
+        delta.stop = self.push_to(tokens, &mut delta.text)?;
+        Ok(delta)
+    }
+
+    /// The same, with the text appended to `text`; returns the stop string that was found. Allocates nothing
+    /// where `text` has room.
+    ///
+    /// # Errors
+    /// When a token is not in the vocabulary; the stream is of no use then.
+    pub fn push_to(&mut self, tokens: &[TokenId], text: &mut String) -> Result<Option<usize>, DecodeError> {
         if self.ended {
-            return Ok(delta);
+            return Ok(None);
         }
         let Some(stop) = &mut self.stop else {
             for &token in tokens {
-                self.detokenizer.push(&self.tokenizer, token, self.skip_special_tokens, &mut delta.text)?;
+                self.detokenizer.push(&self.tokenizer, token, self.skip_special_tokens, text)?;
             }
-            return Ok(delta);
+            return Ok(None);
         };
         for &token in tokens {
             self.detokenizer.push(&self.tokenizer, token, self.skip_special_tokens, stop.text())?;
-            delta.stop = stop.advance(&mut delta.text);
-            if delta.stop.is_some() {
+            let found = stop.advance(text);
+            if found.is_some() {
                 self.ended = true;
-                break;
+                return Ok(found);
             }
         }
-        Ok(delta)
+        Ok(None)
     }
 
     /// Ends the sequence and gives out what was held back; an unfinished character becomes U+FFFD.

@@ -3,40 +3,28 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tracing::info;
+use tracing::{info, warn};
 use wayfare_engine::{OutputSink, SchedulingPolicy};
 use wayfare_engine_local::{
-    EngineOptions as LocalEngineOptions, Executor, LocalEngine, QueueLimits, SamplingExecutor,
-    SimulatedExecutor, StepTimeModel, StepTracing,
+    EngineOptions as LocalEngineOptions, Executor, FailurePlan, LocalEngine, QueueLimits, SamplingExecutor,
+    SimulatedExecutor, StepTracing,
 };
 use wayfare_journey::Clock;
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_text::{GgufVocabulary, TextFiles};
 
-use crate::cli::{EngineOptions, PolicyOption};
+use crate::cli::{EngineOptions, PolicyOption, SimulationOptions};
 use crate::memory::{KvDemand, available_bytes, gibibytes, num_kv_blocks};
 use crate::model::ModelArgument;
 use crate::progress::byte_bar;
+use crate::simulation::{Simulated, refuse_for_real_model};
 
 const CPU_MAX_NUM_SEQS: u32 = 32;
-const SIMULATED_MAX_NUM_SEQS: u32 = 256;
-const SIMULATED_MAX_MODEL_LEN: u32 = 8192;
-/// About what one large GPU holds beside an 8-billion-parameter model, in blocks of 16 tokens.
-const SIMULATED_KV_BLOCKS: u32 = 16_384;
-/// The order of magnitude of an 8-billion-parameter model on one large GPU.
-const SIMULATED_STEP_TIME: StepTimeModel = StepTimeModel {
-    base: Duration::from_millis(6),
-    per_prefill_token: Duration::from_micros(50),
-    per_decode_token: Duration::from_micros(20),
-    noise: 0.0,
-    seed: 0,
-};
-/// What the simulated engine answers, over and over.
-const SIMULATED_ANSWER: &str = "This answer is simulated: no model was run, only its time passed. ";
+const MAX_NUM_BATCHED_TOKENS: u32 = 2048;
+const BLOCK_SIZE: u32 = 16;
 
 /// An engine that is ready to be started, and the text side of its model.
 pub(crate) struct Backend {
@@ -47,6 +35,8 @@ pub(crate) struct Backend {
     vocab_size: u32,
     executor: Box<dyn Executor>,
     queue_limits: QueueLimits,
+    /// What is made to fail, if anything is.
+    pub(crate) failures: Option<FailurePlan>,
 }
 
 impl Backend {
@@ -54,9 +44,16 @@ impl Backend {
     ///
     /// # Errors
     /// When the model cannot be read, is not supported or does not fit.
-    pub(crate) fn load(model: &ModelArgument, options: &EngineOptions) -> Result<Self> {
+    pub(crate) fn load(
+        model: &ModelArgument,
+        options: &EngineOptions,
+        simulation: &SimulationOptions,
+    ) -> Result<Self> {
+        if *model != ModelArgument::Simulated {
+            refuse_for_real_model(simulation)?;
+        }
         match model {
-            ModelArgument::Simulated => Self::simulated(options),
+            ModelArgument::Simulated => Self::simulated(options, simulation),
             ModelArgument::Local(path) => Self::cpu(path, options),
             #[cfg(feature = "hub")]
             ModelArgument::Hub { owner, repository, file } => {
@@ -129,57 +126,55 @@ impl Backend {
             vocab_size: u32::try_from(info.vocab_size).context("the vocabulary is too large")?,
             executor: Box::new(SamplingExecutor::new(model)),
             queue_limits: queue_limits(options),
+            failures: None,
         })
     }
 
-    fn simulated(options: &EngineOptions) -> Result<Self> {
+    fn simulated(options: &EngineOptions, simulation: &SimulationOptions) -> Result<Self> {
         let text = TextFiles::of_bytes()?;
-        let answer = text.tokenizer.encode(SIMULATED_ANSWER, false)?;
-        let max_num_seqs = options.max_num_seqs.map_or(SIMULATED_MAX_NUM_SEQS, NonZeroU32::get);
-        let config = scheduler_config(
-            options,
-            max_num_seqs,
-            options.max_model_len.map_or(SIMULATED_MAX_MODEL_LEN, NonZeroU32::get),
-            options.num_gpu_blocks_override.map_or(SIMULATED_KV_BLOCKS, NonZeroU32::get),
-        )?;
+        let Simulated { name, config, timer } = Simulated::resolve(&simulation.step_time, options)?;
+        info!("step times: {name}");
+        let seed = options.seed.unwrap_or(0);
+        let answers = simulation.answers.answers(&text, &config, seed)?;
+        let failures = simulation.answers.failures(seed);
+        let mut executor = SimulatedExecutor::in_real_time(timer, answers);
+        if let Some(plan) = &failures {
+            warn!("{}% of the requests are made to fail", plan.probability * 100.0);
+            executor = executor.with_failures(plan);
+        }
         Ok(Self {
             config,
             engine_name: "simulated",
             vocab_size: u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?,
             text,
-            executor: Box::new(SimulatedExecutor::in_real_time(SIMULATED_STEP_TIME, answer.into())),
+            executor: Box::new(executor),
             queue_limits: queue_limits(options),
+            failures,
         })
     }
 }
 
-/// These sizes, and the rules that the options ask for.
-fn scheduler_config(
-    options: &EngineOptions,
-    max_num_seqs: u32,
-    max_model_len: u32,
-    num_kv_blocks: u32,
-) -> Result<SchedulerConfig> {
-    let config = SchedulerConfig {
-        max_num_seqs,
-        max_num_batched_tokens: options.max_num_batched_tokens.get(),
-        max_model_len,
-        block_size: options.block_size.get(),
-        num_kv_blocks,
+/// These sizes, under the rules that the options ask for.
+pub(crate) fn with_rules(sizes: SchedulerConfig, options: &EngineOptions) -> SchedulerConfig {
+    SchedulerConfig {
         policy: match options.scheduling_policy {
             PolicyOption::Fcfs => SchedulingPolicy::Fcfs,
             PolicyOption::Priority => SchedulingPolicy::Priority,
         },
         chunked_prefill: !options.no_enable_chunked_prefill,
         long_prefill_token_threshold: options.long_prefill_token_threshold,
+        // The share of 1 in 100 is every hundredth. The cast of a number that is too large gives the largest.
+        follow_blocks: options
+            .kv_cache_metrics
+            .then(|| NonZeroU32::new((1.0 / options.kv_cache_metrics_sample).round() as u32))
+            .flatten(),
         // Nobody outside of the process knows the key, so nobody can make two prefixes that look the same.
         prefix_caching: (!options.no_enable_prefix_caching).then(rand::random),
-    };
-    config.validate()?;
-    Ok(config)
+        ..sizes
+    }
 }
 
-fn queue_limits(options: &EngineOptions) -> QueueLimits {
+pub(crate) fn queue_limits(options: &EngineOptions) -> QueueLimits {
     QueueLimits { requests: options.max_num_queued_reqs, tokens: options.max_num_queued_tokens }
 }
 
@@ -195,7 +190,7 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
         bail!("--max-model-len {max_model_len} is more than the {context} positions the model was made for");
     }
     let max_num_seqs = options.max_num_seqs.map_or(CPU_MAX_NUM_SEQS, NonZeroU32::get);
-    let block_size = options.block_size.get();
+    let block_size = options.block_size.map_or(BLOCK_SIZE, NonZeroU32::get);
     let demand = KvDemand {
         available_bytes: available_bytes()?,
         weight_bytes: source.weight_bytes(WeightPrecision::default()),
@@ -205,7 +200,17 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
         max_model_len,
         num_blocks: options.num_gpu_blocks_override.map(NonZeroU32::get),
     };
-    let config = scheduler_config(options, max_num_seqs, max_model_len, num_kv_blocks(&demand)?)?;
+    let max_num_batched_tokens =
+        options.max_num_batched_tokens.map_or(MAX_NUM_BATCHED_TOKENS, NonZeroU32::get);
+    let sizes = SchedulerConfig::with_sizes(
+        max_num_seqs,
+        max_num_batched_tokens,
+        max_model_len,
+        block_size,
+        num_kv_blocks(&demand)?,
+    );
+    let config = with_rules(sizes, options);
+    config.validate()?;
     let cache_bytes = info.kv_bytes_per_token * u64::from(block_size) * u64::from(config.num_kv_blocks);
     info!("KV cache: {} blocks of {block_size} tokens, {}", config.num_kv_blocks, gibibytes(cache_bytes));
     Ok(config)

@@ -1,5 +1,7 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
+mod simulation;
+
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -9,6 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
+
+pub(crate) use simulation::{
+    AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
+};
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -22,6 +28,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serves a model over the OpenAI API.
     Serve(Box<ServeOptions>),
+    /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
+    /// server, no model, no waiting.
+    Simulate(Box<SimulateOptions>),
 }
 
 /// Options of `wayfare serve`.
@@ -38,6 +47,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) simulation: SimulationOptions,
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
@@ -69,6 +81,11 @@ pub(crate) struct HttpOptions {
     #[arg(long, num_args = 1.., value_name = "KEY", env = "VLLM_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
 
+    /// Lets clients ask for the metrics of their own request, by `"include_metrics": true`, and adds a Server-Timing
+    /// header to answers that are not streamed.
+    #[arg(long)]
+    pub(crate) enable_per_request_metrics: bool,
+
     /// How long a request may take from its arrival to its last token, in seconds. Otherwise as long as it takes.
     #[arg(long, value_name = "SECONDS", value_parser = time_limit)]
     pub(crate) request_timeout: Option<Duration>,
@@ -87,19 +104,20 @@ pub(crate) struct EngineOptions {
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_model_len: Option<NonZeroU32>,
 
-    /// Most requests computed at once [default: 32 on a CPU, 256 simulated].
+    /// Most requests computed at once [default: 32 on a CPU, that of the profile simulated].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_num_seqs: Option<NonZeroU32>,
 
-    /// Most tokens computed in one step; longer prompts are computed in chunks.
-    #[arg(long, default_value = "2048", value_name = "TOKENS")]
-    pub(crate) max_num_batched_tokens: NonZeroU32,
+    /// Most tokens computed in one step; longer prompts are computed in chunks [default: 2048, that of the
+    /// profile simulated].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_num_batched_tokens: Option<NonZeroU32>,
 
-    /// Tokens per KV block.
-    #[arg(long, default_value = "16", value_name = "TOKENS")]
-    pub(crate) block_size: NonZeroU32,
+    /// Tokens per KV block [default: 16, that of the profile simulated].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) block_size: Option<NonZeroU32>,
 
-    /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory.
+    /// KV blocks in the pool, of which one is reserved. Otherwise sized from the free memory, or by the profile.
     #[arg(long, alias = "num-kv-blocks", value_name = "COUNT")]
     pub(crate) num_gpu_blocks_override: Option<NonZeroU32>,
 
@@ -137,7 +155,16 @@ pub(crate) struct EngineOptions {
     #[arg(long, overrides_with = "enable_prefix_caching")]
     pub(crate) no_enable_prefix_caching: bool,
 
-    /// Makes the random numbers of requests without a seed of their own a fixed series.
+    /// Shows at /metrics how long cached prefixes stay in the KV cache and lie unused there.
+    #[arg(long)]
+    pub(crate) kv_cache_metrics: bool,
+
+    /// Share of the KV blocks that are followed for that, above 0 and at most 1.
+    #[arg(long, default_value_t = 0.01, value_name = "RATE", value_parser = block_share)]
+    pub(crate) kv_cache_metrics_sample: f64,
+
+    /// Makes the random numbers of requests without a seed of their own a fixed series; seeds what is random in
+    /// the simulated engine, too.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
@@ -238,6 +265,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+fn block_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err("not above 0 and at most 1".to_owned()) }
+}
+
 fn closure_interval(text: &str) -> Result<NonZeroU32, String> {
     let steps: NonZeroU32 = text.parse().map_err(|_| "not a number of steps".to_owned())?;
     if (10..=10_000).contains(&steps.get()) { Ok(steps) } else { Err("not from 10 to 10000".to_owned()) }
@@ -265,10 +297,12 @@ mod tests {
     fn every_option_is_in_the_documentation() {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        let serve = command.find_subcommand("serve").unwrap();
-        let shown = serve.get_arguments().filter_map(|argument| argument.get_long());
-        let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
-        assert_eq!(missing, [""; 0], "docs/flags.md does not name them");
+        for name in ["serve", "simulate"] {
+            let subcommand = command.find_subcommand(name).unwrap();
+            let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());
+            let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
+            assert_eq!(missing, [""; 0], "docs/flags.md does not name them");
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@ mod backend;
 mod cli;
 #[cfg(feature = "hub")]
 mod hub;
+mod listener;
 mod logging;
 mod memory;
 mod model;
 mod progress;
 mod serve;
 mod signals;
+mod simulate;
+mod simulation;
 mod telemetry;
 mod telemetry_metrics;
 
@@ -20,18 +23,24 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
-/// What a shell sees when the server could not start.
-const START_FAILED: u8 = 2;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a shell sees when the server could not start, or a trace not be replayed.
+const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     logging::init();
-    let Command::Serve(options) = command;
-    match serve::run(&options) {
+    let outcome = match command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::from(START_FAILED)
+            ExitCode::from(FAILED)
         }
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 use wayfare_engine::{Engine as _, EngineControl};
+use wayfare_engine_local::RefusingEngine;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::EngineDescription;
 use wayfare_openai::{
@@ -22,6 +22,7 @@ use wayfare_openai::{
 
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, ServeOptions};
+use crate::listener::EventListener;
 use crate::signals::EndSignals;
 use crate::{model, telemetry};
 
@@ -37,7 +38,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, &options.steps)?;
+    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
@@ -52,7 +53,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wall = WallAnchor::capture();
     let served_model_names = served_names(options);
-    let backend = Backend::load(&argument, &options.engine)?;
+    let backend = Backend::load(&argument, &options.engine, &options.simulation)?;
     let description = EngineDescription {
         model: served_model_names[0].clone(),
         engine: backend.engine_name.to_owned(),
@@ -65,6 +66,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
 
     let (sink, hub) = output_channel();
+    let failures = backend.failures.clone();
     let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
@@ -78,7 +80,10 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let config = ServerConfig {
         served_model_names,
         api_keys: options.http.api_key.clone(),
-        engine: Arc::clone(&engine) as _,
+        engine: match &failures {
+            Some(plan) => Arc::new(RefusingEngine::new(Arc::clone(&engine) as _, plan)),
+            None => Arc::clone(&engine) as _,
+        },
         tokenizer: text.tokenizer,
         chat_template: text.chat_template,
         end_of_text: text.end_of_text,
@@ -88,6 +93,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
         limits: ServerLimits { request_timeout: options.http.request_timeout, ..ServerLimits::default() },
+        per_request_metrics: options.http.enable_per_request_metrics,
         metric_sources: vec![Arc::new(telemetry.metrics())],
     };
     runtime.block_on(async {
@@ -181,13 +187,7 @@ async fn serve(
     drain_time: Duration,
 ) -> Result<()> {
     let (close, closed) = oneshot::channel::<()>();
-    // Small chunks leave at once: a token that waits for the next one is latency.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot turn off Nagle's algorithm");
-        }
-    });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async {
+    let serving = axum::serve(EventListener(listener), router).with_graceful_shutdown(async {
         let _ = closed.await;
     });
     let mut serving = tokio::spawn(async move { serving.await });

@@ -45,16 +45,20 @@ struct JourneySettings {
 ///
 /// # Errors
 /// When an option or a variable is wrong.
-pub(crate) fn settle(options: &JourneyOptions, step_options: &StepOptions) -> Result<TelemetrySettings> {
+pub(crate) fn settle(
+    options: &JourneyOptions,
+    step_options: Option<&StepOptions>,
+) -> Result<TelemetrySettings> {
     // A bad rate is one, whether it is used or not.
     let policy = |sampler| {
         SamplingPolicy::new(options.journey_tracing_sample_rate, sampler, options.journey_keep.clone())
             .context("--journey-tracing-sample-rate")
     };
     policy(TraceSampler::default())?;
-    let step_sampling = step_sampling(step_options)?;
+    let step_sampling = step_options.map(step_sampling).transpose()?;
 
-    let (has_journeys, has_steps) = (options.enable_journey_tracing, step_options.step_tracing_enabled);
+    let has_journeys = options.enable_journey_tracing;
+    let has_steps = step_options.is_some_and(|steps| steps.step_tracing_enabled);
     if !has_journeys {
         warn_of_what_is_missing(options, has_steps);
     }
@@ -75,7 +79,7 @@ pub(crate) fn settle(options: &JourneyOptions, step_options: &StepOptions) -> Re
     };
     let are_kept = journeys.as_ref().is_some_and(|journeys| journeys.store.is_some());
     let exporter = exporter_config(options, are_kept || !has_journeys)?;
-    let mut steps = has_steps.then_some(step_sampling);
+    let mut steps = step_sampling.filter(|_| has_steps);
     if steps.is_some() && exporter.is_none() {
         warn!(
             "--step-tracing-enabled is given, but nothing would see the steps: add --otlp-traces-endpoint or \
@@ -149,6 +153,11 @@ pub(crate) struct Telemetry {
 }
 
 impl TelemetrySettings {
+    /// Which journeys are recorded, and where they are sent; `None` when they are not recorded or sent nowhere.
+    pub(crate) fn into_export(self) -> Option<(SamplingPolicy, ExporterConfig)> {
+        Some((self.journeys?.policy, self.exporter?))
+    }
+
     /// Opens the destinations and starts tracing what is to be traced.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use wayfare_engine::{AbortCause, Engine, FinishReason, RequestId, StepOutputs, SubmitError};
 use wayfare_engine_local::QueueLimits;
-use wayfare_engine_local::{Executor, SampleSpec, SimulatedExecutor, StepInput, StepSequence, StepTimeModel};
 
 use crate::rig::{Behaviour, Delivered, Rig};
 
@@ -168,38 +167,4 @@ fn a_burst_gets_exactly_as_many_places_as_the_queue_has() {
     rig.permit_steps(40);
     assert_eq!(rig.finish_of(50).1.reason, FinishReason::Length);
     (60..60 + LIMIT).for_each(|id| rig.submit(id, &[5; 4], 1).unwrap());
-}
-
-#[test]
-fn a_simulated_step_takes_the_modelled_time_and_recites_the_passage() {
-    let time_model = StepTimeModel {
-        base: Duration::from_micros(100),
-        per_prefill_token: Duration::from_micros(10),
-        per_decode_token: Duration::from_micros(3),
-        noise: 0.0,
-        seed: 1,
-    };
-    let (times_tx, times) = std::sync::mpsc::channel();
-    let mut executor =
-        SimulatedExecutor::new(time_model, [40, 41].into(), move |time| times_tx.send(time).unwrap());
-    let sample = |output_index| {
-        Some(SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index })
-    };
-    let sequence = |num_tokens, sample| StepSequence {
-        slot: 0,
-        token_start: 0,
-        num_tokens,
-        first_position: 0,
-        block_start: 0,
-        num_blocks: 1,
-        sample,
-    };
-    let input = StepInput {
-        sequences: vec![sequence(20, None), sequence(1, sample(0)), sequence(1, sample(3))],
-        ..StepInput::default()
-    };
-    let mut tokens = Vec::new();
-    executor.execute(&input, &mut tokens).unwrap();
-    assert_eq!(tokens, [40, 41]);
-    assert_eq!(times.recv().unwrap(), Duration::from_micros(100 + 21 * 10 + 3));
 }

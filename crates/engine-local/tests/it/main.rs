@@ -3,5 +3,7 @@
 
 mod control;
 mod engine;
+mod replay;
 mod rig;
+mod simulated;
 mod steps;

@@ -1,6 +1,7 @@
 //! The task that takes steps apart.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,11 +22,30 @@ struct Entry {
     events: Option<mpsc::UnboundedSender<StreamEvent>>,
 }
 
+/// Spreads request ids. They are numbers of our own, one after the other, so no client can make them collide.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd multiplier (2^64 / golden ratio) keeps neighbours apart in the upper bits, too.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Owns the table of sequences in flight.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
     recorder: Recorder,
-    entries: HashMap<RequestId, Entry>,
+    entries: HashMap<RequestId, Entry, BuildHasherDefault<IdHasher>>,
     state: Arc<HubState>,
     /// What every stream gets from now on, also a new one.
     end: Option<StreamEvent>,
@@ -33,7 +53,7 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(recorder: Recorder, state: Arc<HubState>) -> Self {
-        Self { recorder, entries: HashMap::new(), state, end: None }
+        Self { recorder, entries: HashMap::default(), state, end: None }
     }
 
     /// Runs until nobody can send any more.

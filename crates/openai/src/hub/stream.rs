@@ -166,6 +166,14 @@ impl OutputStream {
         }
     }
 
+    /// A stop string was found in a choice: the engine ends the sequence as stopped, and its last output is still
+    /// taken.
+    pub(crate) fn finish_and_listen(&mut self, choice: usize) {
+        if let Some(id) = self.open.get(choice).copied().flatten() {
+            self.engine.finish(id);
+        }
+    }
+
     /// What remains is aborted because of a failure on our side.
     pub(crate) fn fail(&mut self) {
         self.cause = AbortCause::ServerError;

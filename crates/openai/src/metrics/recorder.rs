@@ -7,7 +7,7 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
-use wayfare_engine::{Finish, FinishReason, SequenceOutput, StepOutputs};
+use wayfare_engine::{EngineLimits, Finish, FinishReason, SequenceOutput, StepOutputs};
 use wayfare_journey::{MonoNs, TraceId, WaitReason, WallAnchor};
 
 use super::exemplars::{Exemplar, ExemplarHistogram};
@@ -36,6 +36,10 @@ const REQUEST_SECONDS: &[f64] = &[
     960.0, 1920.0, 7680.0,
 ];
 
+const BLOCK_SECONDS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
+    300.0, 600.0, 1200.0, 1800.0,
+];
 const PREEMPTIONS: &[f64] = &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0];
 
 /// What the recorder must remember of a sequence until it ends.
@@ -97,8 +101,18 @@ pub(crate) struct Recorder {
     gen_ai_duration: AtomicHistogram,
     gen_ai_first_token: AtomicHistogram,
     gen_ai_per_token: AtomicHistogram,
+    /// Present when the engine follows blocks.
+    blocks: Option<BlockHistograms>,
     ended: EndedRequests,
     wall: WallAnchor,
+}
+
+/// What is known of the cached prefixes that were evicted.
+#[derive(Clone, Debug)]
+struct BlockHistograms {
+    lifetime: AtomicHistogram,
+    idle: AtomicHistogram,
+    reuse_gap: AtomicHistogram,
 }
 
 /// Time in the waiting queue before the first step, by reason. Requests that did not wait for a reason are not in
@@ -169,9 +183,9 @@ impl EncodeMetric for EndedRequests {
 }
 
 impl Recorder {
-    /// Registers all of it; token counts are bucketed up to `max_model_len`. `wall` gives exemplars their time.
-    pub(super) fn register(registry: &mut Registry, max_model_len: u32, wall: WallAnchor) -> Self {
-        let counts = one_two_five(max_model_len);
+    /// Registers all of it; token counts are bucketed up to the model's length. `wall` gives exemplars their time.
+    pub(super) fn register(registry: &mut Registry, limits: &EngineLimits, wall: WallAnchor) -> Self {
+        let counts = one_two_five(limits.max_model_len);
         let mut histogram = |name: &str, help: &str, edges: &[f64]| {
             let histogram = AtomicHistogram::new(edges);
             registry.register(name, help, histogram.clone());
@@ -233,6 +247,23 @@ impl Recorder {
             "Mean time per token after the first, in the buckets of OpenTelemetry's conventions",
             GEN_AI_TOKEN_SECONDS,
         );
+        let blocks = limits.follows_blocks.then(|| BlockHistograms {
+            lifetime: histogram(
+                "vllm:kv_block_lifetime_seconds",
+                "How long a cached prefix stayed in its KV block",
+                BLOCK_SECONDS,
+            ),
+            idle: histogram(
+                "vllm:kv_block_idle_before_evict_seconds",
+                "How long a cached prefix had not been used when it was evicted",
+                BLOCK_SECONDS,
+            ),
+            reuse_gap: histogram(
+                "vllm:kv_block_reuse_gap_seconds",
+                "Time between two uses of a cached prefix",
+                BLOCK_SECONDS,
+            ),
+        });
         let mut with_exemplars = |name: &str, help: &str, edges: &[f64]| {
             let histogram = ExemplarHistogram::new(edges);
             registry.register(name, help, histogram.clone());
@@ -277,6 +308,7 @@ impl Recorder {
             gen_ai_duration,
             gen_ai_first_token,
             gen_ai_per_token,
+            blocks,
             ended,
             wall,
         }
@@ -287,6 +319,14 @@ impl Recorder {
         // Step 0 is no step: outputs of requests that ended between steps.
         if outputs.step != 0 && outputs.scheduled_tokens > 0 {
             self.step_tokens.observe(f64::from(outputs.scheduled_tokens));
+        }
+        if let Some(blocks) = &self.blocks {
+            let seconds = |ns: u64| ns as f64 / 1e9;
+            for life in &outputs.block_lives {
+                blocks.lifetime.observe(seconds(life.lifetime_ns));
+                blocks.idle.observe(seconds(life.idle_ns));
+                life.reuse_gaps_ns.iter().for_each(|gap| blocks.reuse_gap.observe(seconds(*gap)));
+            }
         }
     }
 

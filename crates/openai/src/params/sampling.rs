@@ -40,6 +40,8 @@ pub(crate) struct CommonParams {
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    /// Whether the answer is to say what its request's time went into.
+    pub(crate) include_metrics: bool,
 }
 
 impl CommonParams {
@@ -64,6 +66,7 @@ impl CommonParams {
             cache_salt: cache_salt(fields)?,
             add_special_tokens: fields.boolean("add_special_tokens")?,
             include_usage: include_usage(fields, stream)?,
+            include_metrics: fields.boolean("include_metrics")?.unwrap_or(false),
             stream,
         })
     }

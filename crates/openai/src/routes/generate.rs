@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderValue, header};
 use serde::Serialize;
 use wayfare_journey::RequestLabel;
 
@@ -17,6 +17,8 @@ use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::generation::{ChoiceDelta, Generation};
 use crate::journey_layer::RequestContext;
+use crate::prepare::Prepared;
+use crate::request_metrics::MetricsWanted;
 use crate::responses::{ChatChoice, CompletionChoice, Envelope, Message, Usage};
 use crate::server::{AppState, SharedState};
 use crate::sse::{ChunkWriter, stream_response};
@@ -49,47 +51,74 @@ async fn generate(
     let (head, body) = request.into_parts();
     let deadline = Deadline::of(state, context);
     let body = read_json(state, &head.headers, body, deadline).await?;
-    context.journey.body_complete(state.clock.now());
+    let body_complete = state.clock.now();
+    context.journey.body_complete(body_complete);
 
     let prepared = within(deadline, state.workshop.prepare(endpoint, body, state.own_seed())).await?;
     context.journey.described(|| prepared.attributes(endpoint));
     // It may have changed while the body came.
     state.check_serving()?;
-    let generation = Generation::start(state, context, endpoint, id.clone(), &prepared, deadline)?;
+    let generation =
+        Generation::start(state, context, endpoint, id.clone(), &prepared, body_complete, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
     if prepared.stream {
-        let writer = ChunkWriter::new(endpoint, id, created, prepared.model, prepared.include_usage);
+        let writer = ChunkWriter::new(endpoint, &id, created, &prepared.model, prepared.include_usage);
         return Ok(stream_response(generation, writer, Arc::clone(&state.clock)));
     }
-    whole(endpoint, generation, &id, created, &prepared.model).await
+    whole(state, endpoint, generation, &id, created, &prepared).await
 }
 
 /// Waits for the end of the generation and answers in one piece.
 async fn whole(
+    state: &AppState,
     endpoint: Endpoint,
     mut generation: Generation,
     id: &RequestLabel,
     created: u64,
-    model: &str,
+    prepared: &Prepared,
 ) -> Result<Response, ApiError> {
     while !generation.is_over() {
         poll_fn(|cx| generation.poll_progress(cx)).await?;
     }
     let usage = Some(Some(Usage::from(generation.usage())));
     let choices: Vec<(usize, ChoiceDelta)> = generation.take_deltas().collect();
-    let id = id.as_str();
-    match endpoint {
+    let all_metrics = generation.metrics(state.clock.now());
+    let metrics = all_metrics.as_ref().filter(|_| prepared.metrics == MetricsWanted::InBody);
+    let (id, model) = (id.as_str(), prepared.model.as_str());
+    let mut response = match endpoint {
         Endpoint::Chat => {
             let choices: Vec<_> = choices.iter().map(|(index, delta)| chat_choice(*index, delta)).collect();
-            json(&Envelope { id, object: "chat.completion", created, model, choices: &choices, usage })
+            json(&Envelope {
+                id,
+                object: "chat.completion",
+                created,
+                model,
+                choices: &choices,
+                usage,
+                metrics,
+            })
         }
         Endpoint::Completion => {
             let choices: Vec<_> =
                 choices.iter().map(|(index, delta)| completion_choice(*index, delta)).collect();
-            json(&Envelope { id, object: "text_completion", created, model, choices: &choices, usage })
+            json(&Envelope {
+                id,
+                object: "text_completion",
+                created,
+                model,
+                choices: &choices,
+                usage,
+                metrics,
+            })
         }
+    }?;
+    // Digits and names: a header can hold them.
+    let timing = all_metrics.and_then(|metrics| HeaderValue::try_from(metrics.server_timing()).ok());
+    if let Some(timing) = timing {
+        response.headers_mut().insert("server-timing", timing);
     }
+    Ok(response)
 }
 
 fn chat_choice(index: usize, delta: &ChoiceDelta) -> ChatChoice<'_> {

@@ -59,6 +59,7 @@ async fn bad_values_name_their_parameter() {
             ("stop_token_ids", json!([-1])),
             ("stream", json!("yes")),
             ("ignore_eos", json!(1)),
+            ("include_metrics", json!("yes")),
             ("model", json!(1)),
             ("priority", json!(0.5)),
             ("cache_salt", json!("")),

@@ -143,6 +143,7 @@ pub(crate) fn config(engine: Arc<dyn Engine>, tracer: Option<Tracer>, clock: Arc
         version: "1.2.3".to_owned(),
         default_seed: Some(0),
         limits: ServerLimits::default(),
+        per_request_metrics: true,
         metric_sources: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! Prefix caching: who finds what, what is evicted first, and what counts as found.
 
+use std::num::NonZeroU32;
+
 use expect_test::expect;
 use wayfare_engine::{FinishReason, TokenId};
 use wayfare_scheduler::SchedulerConfig;
@@ -174,4 +176,28 @@ fn a_reset_can_have_the_running_computed_anew_in_their_order() {
     rig.scheduler.check_invariants().unwrap();
     assert_eq!(outcome.preempted, 3);
     assert_eq!(rig.step(), "2: 1[0..37]* 2[32..37]* 3[32..37]*");
+}
+
+#[test]
+fn the_life_of_an_evicted_prefix_is_told() {
+    // Four usable blocks, all of them followed.
+    let mut rig = Rig::new(SchedulerConfig { follow_blocks: NonZeroU32::new(1), ..caching(1, 256, 5) });
+    let mut serve = |which| {
+        let id = rig.outputs.len() as u64;
+        rig.add_asked(id, Asked::of(prompt(0, 33, which)));
+        rig.step();
+        rig.scheduler.take_block_lives()
+    };
+    // Each step is 2 ms after the one before. Three blocks each: the second and third find two of them again.
+    assert_eq!([serve(1), serve(1), serve(1)], [vec![], vec![], vec![]]);
+    let lives = serve(2);
+    let ms = |ns: &u64| ns / 1_000_000;
+    let shown: Vec<_> = lives
+        .iter()
+        .map(|life| {
+            (ms(&life.lifetime_ns), ms(&life.idle_ns), life.reuse_gaps_ns.iter().map(ms).collect::<Vec<_>>())
+        })
+        .collect();
+    // The tail of the first prompt: born three steps ago, used in the two after that.
+    assert_eq!(shown, [(6, 2, vec![2])]);
 }

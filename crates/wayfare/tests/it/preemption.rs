@@ -1,4 +1,4 @@
-//! The real model under too little KV cache.
+//! The real model under too little KV cache, and with prompts that it knows.
 
 use std::thread;
 use std::time::Duration;
@@ -82,4 +82,23 @@ fn a_preempted_request_says_so_and_answers_as_if_nothing_had_happened() {
         "vllm:num_preemptions_total{{model_name=\"SmolLM2-135M-Instruct\",engine=\"0\"}} {preemptions}"
     );
     assert!(metrics.contains(&counter), "{counter} is not in\n{metrics}");
+}
+
+#[test]
+fn a_cached_prefix_changes_no_answer() {
+    let server = ServerProcess::start(&["--max-model-len", "256"]);
+    let ask = |salt: &str| {
+        let mut body: serde_json::Value = serde_json::from_str(&body(QUESTIONS[0])).unwrap();
+        body["cache_salt"] = salt.into();
+        let response = post(&server.address, "/v1/chat/completions", &[], &body.to_string());
+        assert_eq!(response.status, 200, "{}", response.body);
+        let usage = &response.json()["usage"]["prompt_tokens_details"];
+        (response.text(), usage["cached_tokens"].as_u64().unwrap())
+    };
+    let (computed, none) = ask("one");
+    let (cached, some) = ask("one");
+    let (anew, other) = ask("two");
+    assert_eq!((none, other), (0, 0));
+    assert!(some >= 16, "{some} tokens were found");
+    assert_eq!((&cached, &anew), (&computed, &computed));
 }

@@ -127,6 +127,7 @@ impl Setup {
             version: "0.0".to_owned(),
             default_seed: Some(ENDLESS),
             limits: self.limits,
+            per_request_metrics: true,
             metric_sources: Vec::new(),
         };
         let server = Server::start(config, hub).unwrap();

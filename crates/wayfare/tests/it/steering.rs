@@ -139,6 +139,17 @@ fn priorities_need_the_policy() {
 }
 
 #[test]
+fn metrics_of_a_request_need_the_option() {
+    let mut asked = prompt(4);
+    asked["include_metrics"] = json!(true);
+    let (status, body) = Server::start(&[]).complete(&asked);
+    assert_eq!((status, &body["error"]["param"]), (400, &json!("include_metrics")));
+    let (status, body) = Server::start(&["--enable-per-request-metrics"]).complete(&asked);
+    assert_eq!(status, 200);
+    assert!(body["metrics"]["e2e_time_ms"].as_f64().unwrap() > 0.0, "{body}");
+}
+
+#[test]
 fn a_command_that_is_not_understood_changes_nothing() {
     let server = Server::start(&[]);
     for (path, param) in [
@@ -152,4 +163,25 @@ fn a_command_that_is_not_understood_changes_nothing() {
         assert_eq!((status, &body["error"]["param"]), (400, &json!(param)), "{path}");
     }
     assert!(!server.is_paused());
+}
+
+#[test]
+fn lives_of_cached_prefixes_are_shown_when_they_are_asked_for() {
+    let lifetimes = "vllm:kv_block_lifetime_seconds_count";
+    let shown = |server: &Server| {
+        let mut response = agent().get(format!("{}/metrics", server.process.address)).call().unwrap();
+        response.body_mut().read_to_string().unwrap().contains(lifetimes)
+    };
+    assert!(!shown(&Server::start(&[])));
+    // Eight blocks can be used, and each prompt takes seven.
+    let pool = ["--max-model-len", "128", "--num-gpu-blocks-override", "9"];
+    let options = [&pool[..], &["--kv-cache-metrics", "--kv-cache-metrics-sample", "1"]].concat();
+    let server = Server::start(&options);
+    assert!(shown(&server));
+    server.cached(&prompt(100));
+    let mut other = prompt(100);
+    other["cache_salt"] = json!("other");
+    server.cached(&other);
+    assert!(server.metric(lifetimes) >= 5.0);
+    assert!(server.metric("vllm:kv_block_idle_before_evict_seconds_count") >= 5.0);
 }

@@ -1,0 +1,145 @@
+//! The server that is measured, and the programs that measure it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::cores::Cores;
+use super::driver::{Driver, Plan, Report};
+use crate::process::{cargo, run as run_command, target_directory};
+use crate::server::ServerProcess;
+
+/// Where a request's number stands in its prompt; the driver puts it in.
+const NUMBER: &str = "@@@@@@@@";
+
+/// Options that both benches have.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SubjectOptions {
+    /// Server to measure, instead of the release build of this tree. For comparisons.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) server: Option<PathBuf>,
+
+    /// Prints the results and writes no file.
+    #[arg(long)]
+    pub(crate) no_file: bool,
+}
+
+/// A prompt in words: 72 bytes, which with the chat template (19 tokens) and the number with its space (9) make
+/// [`PROMPT_TOKENS`] for the simulated engine, whose tokens are bytes.
+pub(crate) const PROMPT: &str = "Tell me in a few words what a lighthouse is, who keeps it, and what for.";
+/// Tokens of the prompt on the simulated engine.
+pub(crate) const PROMPT_TOKENS: usize = 19 + 9 + PROMPT.len();
+
+/// What a bench works with.
+pub(crate) struct Laboratory {
+    program: PathBuf,
+    pub(crate) cores: Cores,
+    pub(crate) driver: Driver,
+}
+
+impl Laboratory {
+    /// Builds what is needed, one package after the other, so that the server has its own features and no others.
+    ///
+    /// # Errors
+    /// When a build fails or the driver does not start.
+    pub(crate) fn set_up(options: &SubjectOptions) -> Result<Self> {
+        let release = target_directory()?.join("release");
+        let program = match &options.server {
+            Some(program) => program.clone(),
+            None => {
+                run_command(&mut cargo(&["build", "--release", "--package", "wayfare"]))?;
+                release.join("wayfare")
+            }
+        };
+        let driver = ["build", "--release", "--package", "wayfare-testkit", "--bin", "wayfare-load"];
+        run_command(&mut cargo(&driver))?;
+        let cores = Cores::divide()?;
+        let driver = cores.on_driver_cores(|| Driver::start(&release.join("wayfare-load")))?;
+        Ok(Self { program, cores, driver })
+    }
+
+    /// Starts a server with these arguments after `serve`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn serve(&self, arguments: &[String]) -> Result<ServerProcess> {
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--host", "127.0.0.1", "--port", "0"]).args(arguments);
+        // Its log would be between the results.
+        command.env("RUST_LOG", "error").stdin(Stdio::null());
+        self.cores.on_server_cores(|| ServerProcess::start(&mut command))
+    }
+
+    /// Sends `load` to `server`.
+    ///
+    /// # Errors
+    /// When a request fails.
+    pub(crate) fn measure(&mut self, server: &ServerProcess, load: &Load) -> Result<Report> {
+        self.driver.run(&Plan {
+            address: server.address().trim_start_matches("http://").to_owned(),
+            server_pid: server.id(),
+            path: "/v1/chat/completions",
+            body: load.body(),
+            stream: load.stream,
+            concurrency: load.concurrency,
+            requests: load.requests,
+            spin: self.cores.driver_is_alone(),
+            settle_ms: load.settle_ms,
+        })
+    }
+}
+
+/// The simulated engine, with steps that take so long and room for so many requests at once.
+pub(crate) fn simulated(step_us: u32, concurrency: u32) -> Vec<String> {
+    let time = format!("{step_us}us");
+    let times: &[&str] = match step_us {
+        0 => &["--sim-profile", "instant"],
+        _ => &["--time-to-first-token", &time, "--inter-token-latency", &time],
+    };
+    let room = concurrency.max(64).to_string();
+    [&["sim"], times, &["--max-num-seqs", &room]].concat().into_iter().map(String::from).collect()
+}
+
+/// Chat requests, all alike but for the number in their prompt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) stream: bool,
+    pub(crate) output_tokens: u32,
+    pub(crate) concurrency: u32,
+    pub(crate) requests: u64,
+    /// See `LoadPlan`.
+    pub(crate) settle_ms: u64,
+}
+
+impl Load {
+    fn body(&self) -> String {
+        let content = format!("{NUMBER} {PROMPT}");
+        let body: Value = json!({
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": self.output_tokens,
+            "ignore_eos": true,
+            "temperature": 0,
+            "stream": self.stream,
+        });
+        body.to_string()
+    }
+
+    /// The same with fewer requests, to fill caches and to start threads.
+    pub(crate) fn warm_up(&self) -> Self {
+        let requests = (self.requests / 4).max(u64::from(self.concurrency));
+        Self { requests, settle_ms: 0, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prompt_has_a_hundred_tokens() {
+        assert_eq!(PROMPT_TOKENS, 100);
+    }
+}
