@@ -78,6 +78,7 @@ impl TelemetryMetrics {
         let dropped_journeys = [
             ("queue_full", exporter.journeys_dropped_queue_full()),
             ("shutdown", exporter.journeys_dropped_shutdown()),
+            ("panic", exporter.journeys_dropped_panic()),
         ];
         [
             counter(
