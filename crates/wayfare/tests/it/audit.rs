@@ -59,6 +59,39 @@ fn clients_get_the_same_with_tracing_off_on_and_sampled() {
     }
 }
 
+/// The names in the metrics of a request, and what of them does not differ from run to run.
+fn account(server: &ServerProcess, stream: bool) -> (Vec<String>, Vec<String>, [Value; 3]) {
+    let body = json!({"prompt": "Hi", "max_tokens": 7, "include_metrics": true, "stream": stream});
+    let (status, _, answers) = visible(&post(&server.address, COMPLETIONS, &[], &body.to_string()));
+    assert_eq!(status, 200);
+    // Of a stream, the last is `[DONE]`.
+    let metrics =
+        answers.iter().map(|answer| &answer["metrics"]).find(|metrics| metrics.is_object()).unwrap();
+    let mut ledger = metrics["ledger_ns"].as_object().unwrap().clone();
+    ledger.remove("queue_by_reason");
+    let bucket = |name: &str| ledger[name].as_u64().unwrap();
+    assert!(["prepare", "prefill", "decode"].into_iter().all(|name| bucket(name) > 0), "{metrics}");
+    let total: u64 = ledger.keys().map(|name| bucket(name)).sum();
+    assert!((total as f64 / 1e6 - metrics["e2e_time_ms"].as_f64().unwrap()).abs() < 1e-6, "{metrics}");
+    let names = metrics.as_object().unwrap().keys().cloned().collect();
+    let counts = ["cached_tokens", "recomputed_tokens", "preemptions"].map(|name| metrics[name].clone());
+    (names, ledger.keys().cloned().collect(), counts)
+}
+
+#[test]
+fn a_client_is_told_the_account_of_its_request_whatever_is_traced() {
+    let accounts = |options: &[&str]| {
+        let options = [options, &["--enable-per-request-metrics"]].concat();
+        let server = ServerProcess::simulated(&options, &[]);
+        [account(&server, false), account(&server, true)]
+    };
+    let off = accounts(&[]);
+    let sampled_out = ["--enable-journey-tracing", "--journey-tracing-sample-rate", "0"];
+    for options in [&["--enable-journey-tracing"][..], &sampled_out] {
+        assert_eq!(accounts(options), off, "{options:?}");
+    }
+}
+
 fn scrape(server: &ServerProcess, accept: &str) -> String {
     let mut response =
         ureq::get(format!("{}/metrics", server.address)).header("accept", accept).call().unwrap();
