@@ -142,8 +142,16 @@ impl LocalEngine {
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());
         let (inbox, messages): (_, Receiver<Message>) = channel();
-        let thread =
-            EngineThread::new(messages, scheduler, executor, sink, clock, Arc::clone(&shared), steps);
+        let thread = EngineThread::new(
+            messages,
+            scheduler,
+            executor,
+            sink,
+            clock,
+            Arc::clone(&shared),
+            limits.vocab_size,
+            steps,
+        );
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || thread.run())

@@ -17,6 +17,7 @@ use wayfare_scheduler::Scheduler;
 
 use crate::engine::{Done, Message, Shared};
 use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
+use crate::rules::RuleBook;
 use crate::step_recorder::{StepRecorder, StepTracing};
 
 /// Whether the engine goes on.
@@ -48,6 +49,7 @@ pub(crate) struct EngineThread {
     /// `None` when steps are not traced.
     steps: Option<StepRecorder>,
     input: StepInput,
+    rules: RuleBook,
     tokens: Vec<TokenId>,
     outputs: Vec<SequenceOutput>,
 }
@@ -60,9 +62,9 @@ impl EngineThread {
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
+        vocab_size: u32,
         steps: Option<StepTracing>,
     ) -> Self {
-        let input = StepInput::default();
         Self {
             inbox,
             scheduler,
@@ -73,7 +75,8 @@ impl EngineThread {
             counted: Waiting::default(),
             draining: Vec::new(),
             steps: steps.map(StepRecorder::new),
-            input,
+            input: StepInput::default(),
+            rules: RuleBook::new(vocab_size),
             tokens: Vec::new(),
             outputs: Vec::new(),
         }
@@ -153,13 +156,15 @@ impl EngineThread {
     fn take(&mut self, message: Message) -> Flow {
         let now = self.clock.now();
         match message {
-            Message::Submit(request) => {
+            Message::Submit(mut request) => {
                 // From here on it is counted with the waiting queue.
                 self.counted.requests += 1;
                 self.counted.tokens += request.prompt.len() as u64;
-                if let Err(duplicate) = self.scheduler.add(*request, now) {
+                let (id, rules) = (request.id, self.rules.read(&mut request));
+                match self.scheduler.add(*request, now) {
+                    Ok(()) => self.rules.open(id, rules),
                     // The API layer numbers its requests, so this is a bug; the second one gets nothing.
-                    error!(%duplicate, "request not taken");
+                    Err(duplicate) => error!(%duplicate, "request not taken"),
                 }
             }
             Message::Abort(id, cause) => {
@@ -221,13 +226,19 @@ impl EngineThread {
         if let Some(steps) = &mut self.steps {
             steps.planned(&self.scheduler, &*self.clock);
         }
-        fill(&mut self.input, &self.scheduler);
+        fill(&mut self.input, &self.scheduler, &mut self.rules);
         self.tokens.clear();
-        let result = self.executor.execute(&self.input, &mut self.tokens);
+        let result = self.executor.execute(&self.input, &mut self.rules, &mut self.tokens);
         let computed = self.clock.now();
         let outputs_before = self.outputs.len();
         match result {
-            Ok(()) => self.scheduler.commit(&self.tokens, computed, &mut self.outputs),
+            Ok(()) => {
+                for (id, failure) in self.rules.take_failures() {
+                    error!(%id, %failure, "no token can be chosen; the request ends with an error");
+                    self.scheduler.finish(id, FinishReason::Error, computed, &mut self.outputs);
+                }
+                self.scheduler.commit(&self.tokens, computed, &mut self.outputs);
+            }
             Err(failure) => {
                 error!(step = self.input.step, %failure, "a step failed; its requests end with an error");
                 self.scheduler.fail_step(computed, &mut self.outputs);
@@ -247,12 +258,27 @@ impl EngineThread {
         if self.outputs.is_empty() && step.is_none() {
             return;
         }
+        if !self.rules.is_empty() {
+            self.follow_rules();
+        }
         let (at, scheduled_tokens) = step.unwrap_or_else(|| (self.clock.now(), 0));
         let capacity = self.outputs.len();
         let outputs = std::mem::replace(&mut self.outputs, Vec::with_capacity(capacity));
         let step = if scheduled_tokens > 0 { self.scheduler.step() } else { 0 };
         let block_lives = self.scheduler.take_block_lives();
         self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, block_lives, outputs });
+    }
+
+    /// Adds to the outputs what their requests asked for besides tokens, and forgets those that ended.
+    fn follow_rules(&mut self) {
+        for output in &mut self.outputs {
+            if let Some(rules) = self.rules.of(output.id) {
+                output.details = rules.take_details(output.first.is_some());
+            }
+            if output.finish.is_some() {
+                self.rules.close(output.id);
+            }
+        }
     }
 
     /// Gives the places of those that have left the waiting queue free; takes one for each that came back.
@@ -289,7 +315,7 @@ fn shift(count: &AtomicU64, before: u64, after: u64) {
 }
 
 /// Copies the plan into the flat form that executors take.
-fn fill(input: &mut StepInput, scheduler: &Scheduler) {
+fn fill(input: &mut StepInput, scheduler: &Scheduler, rules: &mut RuleBook) {
     input.clear();
     input.step = scheduler.step();
     for planned in scheduler.planned() {
@@ -298,10 +324,16 @@ fn fill(input: &mut StepInput, scheduler: &Scheduler) {
         let block_start = input.block_tables.len() as u32;
         input.token_ids.extend_from_slice(planned.tokens);
         input.block_tables.extend_from_slice(planned.blocks);
+        let num_tokens = planned.tokens.len() as u32;
+        let rules = if rules.is_empty() { None } else { rules.of(planned.id) };
+        let samples = u32::from(planned.sample.is_some());
+        let prompt_rows =
+            rules.as_ref().map(|rules| rules.num_prompt_rows(planned.first_position, num_tokens));
         input.sequences.push(StepSequence {
+            id: planned.id,
             slot: planned.slot as u32,
             token_start,
-            num_tokens: planned.tokens.len() as u32,
+            num_tokens,
             first_position: planned.first_position,
             block_start,
             num_blocks: planned.blocks.len() as u32,
@@ -313,6 +345,8 @@ fn fill(input: &mut StepInput, scheduler: &Scheduler) {
                 seed: sampling.seed,
                 output_index,
             }),
+            num_logits: samples.max(prompt_rows.unwrap_or(0)),
+            has_rules: rules.is_some(),
         });
     }
 }

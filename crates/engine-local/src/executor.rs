@@ -1,6 +1,8 @@
 //! What the engine thread asks of whatever computes tokens.
 
-use wayfare_engine::TokenId;
+use wayfare_engine::{RequestId, TokenId};
+
+use crate::RuleBook;
 
 /// The work of one engine step, flat, in buffers that are reused from step to step.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +21,8 @@ pub struct StepInput {
 /// One sequence's part in a step: a prefill chunk, a decode, or both in one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepSequence {
+    /// The sequence's name, by which the [`RuleBook`] knows it.
+    pub id: RequestId,
     /// A small number that is the sequence's own while it lives in the scheduler and is reused afterwards.
     pub slot: u32,
     /// Where its tokens start in [`StepInput::token_ids`].
@@ -33,6 +37,11 @@ pub struct StepSequence {
     pub num_blocks: u32,
     /// How to choose the token after its last one; `None` while the prompt is not complete.
     pub sample: Option<SampleSpec>,
+    /// After how many of its last tokens the logits are wanted: 1 when only a token is to be chosen, more when the
+    /// prompt's log-probabilities are wanted, at most `num_tokens`.
+    pub num_logits: u32,
+    /// Whether the [`RuleBook`] says more about it.
+    pub has_rules: bool,
 }
 
 /// How to choose one next token.
@@ -83,11 +92,17 @@ impl StepInput {
 
 /// Computes the tokens of a step.
 pub trait Executor: Send {
-    /// Runs one step and appends one token to `tokens` for each sequence with a [`SampleSpec`], in order.
+    /// Runs one step and appends one token to `tokens` for each sequence with a [`SampleSpec`], in order. Sequences
+    /// with rules follow theirs, and leave what is known about their tokens there.
     ///
     /// # Errors
     /// When the step cannot be computed; the engine fails the sequences of this step and goes on.
-    fn execute(&mut self, input: &StepInput, tokens: &mut Vec<TokenId>) -> Result<(), ExecutorError>;
+    fn execute(
+        &mut self,
+        input: &StepInput,
+        rules: &mut RuleBook,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<(), ExecutorError>;
 }
 
 /// Computes logits; tokens are sampled from them outside.
@@ -95,13 +110,26 @@ pub trait Model: Send {
     /// Number of logits per row; token ids are below it.
     fn vocab_size(&self) -> usize;
 
-    /// Computes the step's tokens, writes their keys and values to the KV blocks, and replaces `logits` by
-    /// one row of [`Model::vocab_size`] values for each sequence with a [`SampleSpec`], in order: the logits
-    /// after the sequence's last token of this step.
+    /// Computes the step's tokens, writes their keys and values to the KV blocks, and shows `take_row` the logits
+    /// that are wanted: sequence after sequence, one row of [`Model::vocab_size`] values after each of its last
+    /// [`num_logits`](StepSequence::num_logits) tokens. The row may be changed.
     ///
     /// # Errors
-    /// When the step cannot be computed.
-    fn forward(&mut self, input: &StepInput, logits: &mut Vec<f32>) -> Result<(), ExecutorError>;
+    /// When the step cannot be computed; no row has been shown then.
+    fn forward_rows(
+        &mut self,
+        input: &StepInput,
+        take_row: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<(), ExecutorError>;
+
+    /// The same with all rows at once, which replace `logits`.
+    ///
+    /// # Errors
+    /// When the step cannot be computed; `logits` is empty then.
+    fn forward(&mut self, input: &StepInput, logits: &mut Vec<f32>) -> Result<(), ExecutorError> {
+        logits.clear();
+        self.forward_rows(input, &mut |row| logits.extend_from_slice(row))
+    }
 }
 
 /// Why a step could not be computed.

@@ -9,6 +9,7 @@ mod engine_thread;
 mod executor;
 mod random;
 mod replay;
+mod rules;
 mod sampler;
 mod sampling_executor;
 mod simulated;
@@ -20,6 +21,7 @@ pub use replay::{
     Arrival, Refusal, Replay, ReplayError, ReplayObserver, ReplayOptions, Served, SharedPrefix, StepReport,
     VirtualClock,
 };
+pub use rules::{RuleBook, RuleFailure, SequenceRules};
 pub use sampler::{LogitsError, Sampler};
 pub use sampling_executor::SamplingExecutor;
 pub use simulated::{

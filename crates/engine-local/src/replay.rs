@@ -257,6 +257,7 @@ impl Replay {
             label,
             prompt: prompt(arrival, number),
             sampling: self.sampling(arrival.output_tokens),
+            constraint: None,
             priority: arrival.priority,
             cache_salt: None,
             arrived: at,
@@ -295,6 +296,9 @@ impl Replay {
             max_tokens,
             end_of_text: Arc::clone(&self.no_tokens),
             stop_token_ids: Arc::clone(&self.no_tokens),
+            rules: None,
+            logprobs: None,
+            prompt_logprobs: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! and failures when they are asked for.
 
 mod failures;
+mod logits;
 mod step_time;
 mod text;
 
@@ -14,14 +15,18 @@ pub use failures::{FailureKind, FailurePlan, RefusingEngine};
 pub use step_time::{LinearStepTime, RequestLatencies, StepTimeModel, StepTimer, StepWork};
 pub use text::{AnswerLength, AnswerText, Answers};
 
-use crate::{Executor, ExecutorError, StepInput};
+use crate::{Executor, ExecutorError, RuleBook, Sampler, StepInput};
 use failures::Lottery;
+use logits::MadeUpLogits;
 use text::Speaker;
 
 /// Gives made-up tokens at the modelled pace.
 pub struct SimulatedExecutor {
     timer: StepTimer,
     speaker: Speaker,
+    /// For sequences with rules.
+    logits: MadeUpLogits,
+    sampler: Sampler,
     failures: Option<Lottery>,
     pace: Box<dyn FnMut(Duration) + Send>,
 }
@@ -30,7 +35,14 @@ impl SimulatedExecutor {
     /// An executor whose steps take the times of `timer`. `pace` lets a step's time pass: it sleeps, or moves a
     /// virtual clock.
     pub fn new(timer: StepTimer, answers: Answers, pace: impl FnMut(Duration) + Send + 'static) -> Self {
-        Self { timer, speaker: Speaker::new(answers), failures: None, pace: Box::new(pace) }
+        Self {
+            timer,
+            logits: MadeUpLogits::new(&answers),
+            speaker: Speaker::new(answers),
+            sampler: Sampler::default(),
+            failures: None,
+            pace: Box::new(pace),
+        }
     }
 
     /// An executor whose steps take real time.
@@ -60,7 +72,12 @@ impl SimulatedExecutor {
 }
 
 impl Executor for SimulatedExecutor {
-    fn execute(&mut self, input: &StepInput, tokens: &mut Vec<TokenId>) -> Result<(), ExecutorError> {
+    fn execute(
+        &mut self,
+        input: &StepInput,
+        rules: &mut RuleBook,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<(), ExecutorError> {
         let mut time = self.timer.next(&StepWork::of(input));
         match self.failure(input) {
             None => {}
@@ -71,9 +88,13 @@ impl Executor for SimulatedExecutor {
         (self.pace)(time);
         self.speaker.listen(input);
         for sequence in &input.sequences {
-            if let Some(sample) = &sequence.sample {
-                tokens.push(self.speaker.next_token(input, sequence, sample));
-            }
+            let said =
+                sequence.sample.as_ref().map(|sample| self.speaker.next_token(input, sequence, sample));
+            tokens.extend(if sequence.has_rules {
+                self.logits.choose(sequence, said, rules, &mut self.sampler)
+            } else {
+                said
+            });
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ pub use contract::{
 };
 pub use control::{EngineCommand, EngineControl, EngineReply, PauseMode};
 pub use output::{
-    BlockLife, Finish, FinishReason, FirstOutput, SequenceOutput, SequenceTimes, StepOutputs, Terminator,
+    BlockLife, Finish, FinishReason, FirstOutput, OutputDetails, SequenceOutput, SequenceTimes, StepOutputs,
+    Terminator, TokenLogprobs,
 };
-pub use request::{EngineRequest, RequestId, SamplingParams, TokenId};
+pub use request::{EngineRequest, RequestId, SamplingParams, TokenId, TokenRules};
 pub use stats::{EngineStats, StatsCell};

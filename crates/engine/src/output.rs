@@ -76,8 +76,31 @@ pub struct FirstOutput {
     pub cached_tokens: u32,
 }
 
+/// How likely a token was. Natural logarithms, before temperature and all changes to the logits, as vLLM's
+/// `raw_logprobs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// The token.
+    pub token: TokenId,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// How many tokens were at least as likely; 1 for the most likely one.
+    pub rank: u32,
+    /// The most likely tokens with theirs, most likely first; as many as were asked for.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// What only some requests ask for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutputDetails {
+    /// One for each of the output's tokens, when they are wanted.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// With the first token, one for each prompt token but the first, when they are wanted.
+    pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
+}
+
 /// What one step did for one sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SequenceOutput {
     /// The sequence.
     pub id: RequestId,
@@ -85,6 +108,8 @@ pub struct SequenceOutput {
     pub tokens: SmallVec<[TokenId; 2]>,
     /// Present with the first token.
     pub first: Option<FirstOutput>,
+    /// Present when the request asked for it. Boxed because it is rare and large.
+    pub details: Option<Box<OutputDetails>>,
     /// Present with the last output of the sequence; nothing follows. Boxed because it is rare and large.
     pub finish: Option<Box<Finish>>,
 }

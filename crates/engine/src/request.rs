@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use wayfare_journey::{CoreSpan, MonoNs, RequestLabel};
 
+use crate::OutputConstraint;
+
 /// A token of the model's vocabulary.
 pub type TokenId = u32;
 
@@ -39,6 +41,48 @@ pub struct SamplingParams {
     pub end_of_text: Arc<[TokenId]>,
     /// Tokens at which the client asked to stop.
     pub stop_token_ids: Arc<[TokenId]>,
+    /// What changes the logits before a token is chosen; `None` when nothing does.
+    pub rules: Option<Arc<TokenRules>>,
+    /// Whether the log-probabilities of output tokens are wanted, and those of how many likely tokens beside
+    /// each.
+    pub logprobs: Option<u32>,
+    /// The same for the tokens of the prompt. Such a prompt is computed as a whole, never found in the prefix
+    /// cache.
+    pub prompt_logprobs: Option<u32>,
+}
+
+/// Changes to the logits, in the order in which vLLM applies them. The default changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenRules {
+    /// When present, no other token can be chosen. In ascending order.
+    pub allowed: Option<Vec<TokenId>>,
+    /// Series of tokens of which none may be completed in the output.
+    pub bad_words: Vec<Vec<TokenId>>,
+    /// Output tokens before which neither end of text nor a stop token can be chosen.
+    pub min_tokens: u32,
+    /// Added to the logits of tokens.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Divides positive logits and multiplies negative ones of tokens that are in the prompt or in the output;
+    /// 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Taken off the logit of a token for each time it is in the output.
+    pub frequency_penalty: f32,
+    /// Taken off the logits of tokens that are in the output.
+    pub presence_penalty: f32,
+}
+
+impl Default for TokenRules {
+    fn default() -> Self {
+        Self {
+            allowed: None,
+            bad_words: Vec::new(),
+            min_tokens: 0,
+            logit_bias: Vec::new(),
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+        }
+    }
 }
 
 /// One sequence for the engine to complete.
@@ -52,6 +96,8 @@ pub struct EngineRequest {
     pub prompt: Arc<[TokenId]>,
     /// How to generate.
     pub sampling: SamplingParams,
+    /// What the output must be, if it is not free.
+    pub constraint: Option<OutputConstraint>,
     /// Under the priority policy, smaller goes first; 0 is usual.
     pub priority: i32,
     /// Keeps its prefix cache apart: KV blocks are shared only between requests with the same salt.

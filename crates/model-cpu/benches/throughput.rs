@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::time::Instant;
+use wayfare_engine::RequestId;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
 use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
 use wayfare_testkit::default_model_path;
@@ -97,6 +98,7 @@ impl Rig {
         let num_blocks = MAX_MODEL_LEN / BLOCK_SIZE;
         for sequence in 0..num_sequences {
             input.sequences.push(StepSequence {
+                id: RequestId(sequence as u64),
                 slot: sequence as u32,
                 token_start: input.token_ids.len() as u32,
                 num_tokens: num_tokens as u32,
@@ -104,6 +106,8 @@ impl Rig {
                 block_start: input.block_tables.len() as u32,
                 num_blocks: num_blocks as u32,
                 sample: Some(SAMPLE),
+                num_logits: 1,
+                has_rules: false,
             });
             input.token_ids.extend((0..num_tokens).map(|index| (100 + 7 * index + 31 * sequence) as u32));
             input

@@ -59,6 +59,12 @@ pub(crate) struct Layer {
     pub(crate) window: Option<usize>,
 }
 
+/// Most logits held at once, 64 MiB: 341 rows of a vocabulary of 49 152.
+const MAX_LOGITS: usize = 16 << 20;
+/// Fewest rows that the output head is applied to at once, as far as there are so many: its weights are read again
+/// for each group of rows.
+const MIN_HEAD_ROWS: usize = 64;
+
 /// Buffers of a step, row after row; they grow to the largest step seen and stay.
 #[derive(Default)]
 struct Scratch {
@@ -77,7 +83,9 @@ struct Scratch {
     /// Where in its sequence and in the cache each row is.
     places: Vec<TokenPlace>,
     /// Rows whose logits are wanted.
-    sampled: Vec<usize>,
+    wanted: Vec<usize>,
+    /// `vocab_size` per row, for some of them at a time.
+    logits: Vec<f32>,
 }
 
 impl CpuModel {
@@ -103,9 +111,12 @@ impl Model for CpuModel {
         self.config.vocab_size
     }
 
-    fn forward(&mut self, input: &StepInput, logits: &mut Vec<f32>) -> Result<(), ExecutorError> {
-        logits.clear();
-        self.checker.check(input, &mut self.scratch.places, &mut self.scratch.sampled)?;
+    fn forward_rows(
+        &mut self,
+        input: &StepInput,
+        take_row: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<(), ExecutorError> {
+        self.checker.check(input, &mut self.scratch.places, &mut self.scratch.wanted)?;
         if self.scratch.places.is_empty() {
             return Ok(());
         }
@@ -118,7 +129,7 @@ impl Model for CpuModel {
             form: self.form,
             input,
         };
-        forward.run(&mut self.caches, &mut self.scratch, &mut self.plan, logits);
+        forward.run(&mut self.caches, &mut self.scratch, &mut self.plan, take_row);
         Ok(())
     }
 }
@@ -140,7 +151,7 @@ impl Forward<'_> {
         caches: &mut [LayerCache],
         scratch: &mut Scratch,
         plan: &mut AttentionPlan,
-        logits: &mut Vec<f32>,
+        take_row: &mut dyn FnMut(&mut [f32]),
     ) {
         let config = self.config;
         let (team, epsilon) = (self.team, config.rms_norm_eps);
@@ -149,8 +160,18 @@ impl Forward<'_> {
             (config.hidden_size, config.query_width(), config.intermediate_size);
         self.embed(scratch);
         self.turn_angles(scratch);
-        let Scratch { residual, query_key_value, attended, gate_up, cosines, sines, inputs, places, sampled } =
-            scratch;
+        let Scratch {
+            residual,
+            query_key_value,
+            attended,
+            gate_up,
+            cosines,
+            sines,
+            inputs,
+            places,
+            wanted,
+            logits,
+        } = scratch;
         grow(query_key_value, num_rows * (query_width + 2 * config.kv_width()));
         grow(attended, num_rows * query_width);
         grow(gate_up, num_rows * 2 * inner);
@@ -201,22 +222,24 @@ impl Forward<'_> {
             layer.down.apply(team, inputs, num_rows, residual, true);
         }
 
-        if sampled.is_empty() {
-            return;
-        }
-        inputs.resize(sampled.len(), hidden);
-        inputs.fill(team, sampled.len(), self.form, |index, out| {
-            let row = sampled[index];
-            vector::rms_norm(
-                &residual[row * hidden..(row + 1) * hidden],
-                &self.weights.final_norm,
-                epsilon,
-                out,
-            );
-        });
-        logits.resize(sampled.len() * config.vocab_size, 0.0);
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        head.apply(team, inputs, sampled.len(), logits, false);
+        // A long prompt whose log-probabilities are wanted has more logits than fit into memory.
+        for wanted in wanted.chunks((MAX_LOGITS / config.vocab_size).max(MIN_HEAD_ROWS)) {
+            inputs.resize(wanted.len(), hidden);
+            inputs.fill(team, wanted.len(), self.form, |index, out| {
+                let row = wanted[index];
+                vector::rms_norm(
+                    &residual[row * hidden..(row + 1) * hidden],
+                    &self.weights.final_norm,
+                    epsilon,
+                    out,
+                );
+            });
+            grow(logits, wanted.len() * config.vocab_size);
+            let rows = &mut logits[..wanted.len() * config.vocab_size];
+            head.apply(team, inputs, wanted.len(), rows, false);
+            rows.chunks_exact_mut(config.vocab_size).for_each(&mut *take_row);
+        }
     }
 
     /// Looks up the embeddings of all tokens.

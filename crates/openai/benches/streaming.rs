@@ -35,7 +35,8 @@ struct BenchEngine {
 
 impl BenchEngine {
     fn deliver(&self, id: RequestId, token: TokenId, at: MonoNs) {
-        let output = SequenceOutput { id, tokens: smallvec![token], first: None, finish: None };
+        let output =
+            SequenceOutput { id, tokens: smallvec![token], first: None, details: None, finish: None };
         let stats = EngineStats::default();
         let step = StepOutputs {
             step: 1,

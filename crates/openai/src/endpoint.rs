@@ -26,6 +26,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether an echo shows the prompt's tokens, and not just the text that an answer continues.
+    pub(crate) fn echoes_tokens(self) -> bool {
+        self == Endpoint::Completion
+    }
+
     /// The field of the request that holds the prompt.
     pub(crate) fn prompt_param(self) -> &'static str {
         match self {

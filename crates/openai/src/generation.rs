@@ -2,40 +2,29 @@
 //!
 //! HOT PATH: [`Generation::poll_progress`] runs for each token.
 
+mod choice;
+
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
-use wayfare_engine::{EngineRequest, Finish, FinishReason, SequenceOutput, Terminator};
-use wayfare_journey::{Clock, JourneyHandle, MonoNs, RequestLabel, Usage as JourneyUsage};
-use wayfare_text::TextStream;
+use wayfare_engine::{EngineRequest, Finish, FinishReason, SamplingParams};
+use wayfare_journey::{Clock, CoreSpan, JourneyHandle, MonoNs, RequestLabel, Usage as JourneyUsage};
+use wayfare_text::CompiledGrammar;
 
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::hub::{OutputStream, StreamEvent};
 use crate::journey_layer::RequestContext;
-use crate::metrics::RequestMeter;
-use crate::prepare::Prepared;
+use crate::metrics::{RequestMeter, Siblings};
+use crate::prepare::{Prepared, PreparedPrompt};
 use crate::request_metrics::{MetricsWanted, RequestAccount, RequestMetrics};
 use crate::server::AppState;
 use crate::shutdown::ShutdownHandle;
 
-/// How a choice ended, in OpenAI's and vLLM's terms.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ChoiceEnd {
-    /// `stop` or `length`.
-    pub(crate) finish_reason: &'static str,
-    pub(crate) stop_reason: Option<StopReason>,
-}
-
-/// What exactly stopped a choice; nothing when it was the end of the text.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(untagged)]
-pub(crate) enum StopReason {
-    Text(String),
-    Token(u32),
-}
+use self::choice::Choice;
+pub(crate) use self::choice::{ChoiceDelta, ChoiceEnd, StopReason};
 
 /// Tokens so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,27 +34,13 @@ pub(crate) struct TokenUsage {
     pub(crate) cached: u32,
 }
 
-/// What has become of a choice since somebody looked.
-#[derive(Debug, Default)]
-pub(crate) struct ChoiceDelta {
-    pub(crate) text: String,
-    pub(crate) end: Option<ChoiceEnd>,
-}
-
-#[derive(Debug)]
-struct Choice {
-    text: TextStream,
-    delta: ChoiceDelta,
-    generated_tokens: u32,
-    finish_reason: Option<&'static str>,
-}
-
 /// A request in the engine. Dropping it early aborts it there.
 #[derive(Debug)]
 pub(crate) struct Generation {
     outputs: OutputStream,
     choices: SmallVec<[Choice; 1]>,
     unfinished: usize,
+    choices_per_prompt: usize,
     stop: Arc<[String]>,
     prompt_tokens: u32,
     cached_tokens: u32,
@@ -97,48 +72,63 @@ impl Generation {
         deadline: Option<Deadline>,
     ) -> Result<Self, ApiError> {
         let (journey, clock) = (context.journey.clone(), Arc::clone(&state.clock));
-        let prompt_tokens = prepared.prompt_tokens();
-        let max_tokens = prepared.sampling.max_tokens;
         let mut outputs = OutputStream::new(Arc::clone(&state.engine), state.hub.clone());
         let submitted = clock.now();
-        let core_span = journey.open_cores(&[(prompt_tokens, max_tokens)], submitted).pop();
-        let request = EngineRequest {
-            id: state.next_request_id(),
-            label,
-            prompt: Arc::clone(&prepared.prompt),
-            sampling: prepared.sampling.clone(),
-            priority: prepared.priority,
-            cache_salt: prepared.cache_salt.clone(),
-            arrived: context.arrived,
-            core_span,
+        let prompts = &prepared.prompts;
+        let choices_of = |prompt: &PreparedPrompt| {
+            let size = (u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX), prompt.max_tokens);
+            std::iter::repeat_n(size, prepared.n as usize)
         };
-        let meter = RequestMeter::new(context.arrived, prompt_tokens, max_tokens, 1)
-            .with_trace(journey.sampled_trace_id());
-        outputs
-            .submit(request, meter)
-            .map_err(|error| ApiError::not_submitted(&error, endpoint.prompt_param(), max_tokens))?;
+        let sizes: SmallVec<[(u32, u32); 1]> = prompts.iter().flat_map(choices_of).collect();
+        let mut core_spans = journey.open_cores(&sizes, submitted).into_iter();
+        let siblings = Siblings::of(sizes.len());
+        let mut choices = SmallVec::with_capacity(sizes.len());
+        for (prompt, index) in prompts.iter().flat_map(|prompt| (0..prepared.n).map(move |i| (prompt, i))) {
+            let request = EngineRequest {
+                id: state.next_request_id(),
+                label: label.clone(),
+                prompt: Arc::clone(&prompt.tokens),
+                sampling: SamplingParams {
+                    // As vLLM, so that the first choice is the one that would have come alone.
+                    seed: prepared.sampling.seed.wrapping_add(u64::from(index)),
+                    max_tokens: prompt.max_tokens,
+                    ..prepared.sampling.clone()
+                },
+                constraint: prepared.grammar.as_ref().map(CompiledGrammar::constraint),
+                priority: prepared.priority,
+                cache_salt: prepared.cache_salt.clone(),
+                arrived: context.arrived,
+                core_span: core_spans.next(),
+            };
+            let prompt_tokens = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
+            let meter = RequestMeter::new(context.arrived, prompt_tokens, prompt.max_tokens, prepared.n)
+                .with_trace(journey.sampled_trace_id())
+                .with_siblings(siblings.clone());
+            if let Err(error) = outputs.submit(request, meter) {
+                // The spans of those that will not be submitted either.
+                core_spans.for_each(CoreSpan::withdraw);
+                return Err(ApiError::not_submitted(&error, endpoint.prompt_param(), prompt.max_tokens));
+            }
+            let tokenizer = state.tokenizer().clone();
+            choices.push(Choice::new(tokenizer, &prepared.text, &prepared.form, prompt.echo.as_ref()));
+        }
         outputs.seal(deadline.map(Deadline::at));
         journey.handed_to_core(clock.now());
         let has_account = match prepared.metrics {
             MetricsWanted::No => false,
             // Where the answer is streamed, its head has been sent before it is known.
-            MetricsWanted::InHeader => !prepared.stream,
+            MetricsWanted::InHeader => !prepared.form.stream,
             MetricsWanted::InBody => true,
         };
         let account =
             has_account.then(|| Box::new(RequestAccount::new(context.arrived, body_complete, submitted)));
-        let choice = Choice {
-            text: TextStream::new(state.tokenizer().clone(), Arc::clone(&prepared.stop), true),
-            delta: ChoiceDelta::default(),
-            generated_tokens: 0,
-            finish_reason: None,
-        };
         Ok(Self {
             outputs,
-            choices: SmallVec::from_iter([choice]),
-            unfinished: 1,
-            stop: Arc::clone(&prepared.stop),
-            prompt_tokens,
+            unfinished: choices.len(),
+            choices,
+            choices_per_prompt: prepared.n as usize,
+            stop: Arc::clone(&prepared.text.stop),
+            prompt_tokens: prepared.prompt_tokens(),
             cached_tokens: 0,
             failure: None,
             has_received: false,
@@ -151,6 +141,11 @@ impl Generation {
             shutdown: state.shutdown.clone(),
             deadline,
         })
+    }
+
+    /// Choices of all prompts.
+    pub(crate) fn num_choices(&self) -> usize {
+        self.choices.len()
     }
 
     /// Whether every choice has ended, and is accounted for if that is wanted.
@@ -209,8 +204,7 @@ impl Generation {
     pub(crate) fn visit_deltas(&mut self, mut visit: impl FnMut(usize, &ChoiceDelta)) {
         for (index, choice) in self.choices.iter_mut().enumerate() {
             visit(index, &choice.delta);
-            choice.delta.text.clear();
-            choice.delta.end = None;
+            choice.delta.clear();
         }
     }
 
@@ -242,7 +236,8 @@ impl Generation {
             self.has_received = true;
             self.journey.received_from_core(self.clock.now());
         }
-        if let Some(first) = &output.first {
+        // A prompt counts once, however many answers it has.
+        if let Some(first) = output.first.as_ref().filter(|_| index.is_multiple_of(self.choices_per_prompt)) {
             self.cached_tokens = self.cached_tokens.saturating_add(first.cached_tokens);
         }
         let Some(choice) = self.choices.get_mut(index) else { return Ok(false) };
@@ -253,8 +248,8 @@ impl Generation {
             }
             return Ok(false);
         }
-        let end = match choice.advance(&output, &self.stop) {
-            Ok(end) => end,
+        let end = match choice.advance(&output) {
+            Ok(found) => stop_string(found, &self.stop),
             Err(error) => {
                 tracing::error!(%error, "a token of the engine cannot be decoded");
                 self.outputs.fail();
@@ -281,7 +276,7 @@ impl Generation {
             choice.delta.end = Some(end);
             self.unfinished -= 1;
         }
-        Ok(choice.delta.end.is_some() || !choice.delta.text.is_empty())
+        Ok(!choice.delta.is_empty())
     }
 
     /// The engine has ended a choice.
@@ -299,18 +294,14 @@ impl Generation {
             FinishReason::Abort | FinishReason::Error => return Err(ApiError::GenerationFailed),
         };
         let Some(choice) = self.choices.get_mut(index) else { return Err(ApiError::GenerationFailed) };
-        let last = choice.text.finish().map_err(|error| {
+        let found = choice.end_text().map_err(|error| {
             tracing::error!(%error, "the end of a text cannot be decoded");
             ApiError::GenerationFailed
         })?;
-        choice.delta.text.push_str(&last.text);
-        if let Some(end) = stop_string(last.stop, &self.stop) {
+        if let Some(end) = stop_string(found, &self.stop) {
             return Ok(end);
         }
-        let stop_reason = match finish.terminator {
-            Some(Terminator::StopToken(token)) => Some(StopReason::Token(token)),
-            Some(Terminator::EndOfText) | None => None,
-        };
+        let stop_reason = Choice::stop_token(finish);
         Ok(ChoiceEnd { finish_reason, stop_reason })
     }
 
@@ -341,42 +332,6 @@ impl Drop for Generation {
             self.journey.failed(report.reason, report.error_type, report.message);
         }
         self.report_usage();
-    }
-}
-
-impl Choice {
-    /// Takes the tokens of an output; gives the end if they complete a stop string.
-    fn advance(
-        &mut self,
-        output: &SequenceOutput,
-        stop: &[String],
-    ) -> Result<Option<ChoiceEnd>, wayfare_text::DecodeError> {
-        let mut tokens = output.tokens.as_slice();
-        // The token that ended the sequence counts as generated but is not part of the text.
-        let is_terminated = output.finish.as_ref().is_some_and(|finish| finish.terminator.is_some());
-        if let Some((_, text_tokens)) = tokens.split_last().filter(|_| is_terminated) {
-            tokens = text_tokens;
-        }
-        if stop.is_empty() {
-            self.count(tokens.len());
-            self.text.push_to(tokens, &mut self.delta.text)?;
-        } else {
-            // One by one, so that tokens after the stop string are not counted, however many came together.
-            for token in tokens {
-                self.count(1);
-                let found = self.text.push_to(std::slice::from_ref(token), &mut self.delta.text)?;
-                if let Some(end) = stop_string(found, stop) {
-                    return Ok(Some(end));
-                }
-            }
-        }
-        self.count(output.tokens.len() - tokens.len());
-        Ok(None)
-    }
-
-    fn count(&mut self, tokens: usize) {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        self.generated_tokens = self.generated_tokens.saturating_add(tokens);
     }
 }
 

@@ -32,6 +32,7 @@ mod error;
 mod generation;
 mod hub;
 mod journey_layer;
+mod logprobs;
 mod metrics;
 mod params;
 mod prepare;

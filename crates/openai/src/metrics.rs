@@ -18,7 +18,7 @@ use wayfare_engine::{Engine, EngineLimits};
 use wayfare_journey::WallAnchor;
 
 use self::engine_totals::EngineTotals;
-pub(crate) use self::recorder::{Recorder, RequestMeter};
+pub(crate) use self::recorder::{Recorder, RequestMeter, Siblings};
 use self::source::SourceCollector;
 pub use self::source::{MetricFamily, MetricKind, MetricSource};
 

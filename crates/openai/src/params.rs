@@ -3,10 +3,15 @@
 mod chat;
 mod completion;
 mod fields;
+mod grammar;
 mod neutral;
 mod sampling;
+mod stream_options;
+mod token_rules;
 
 pub(crate) use self::chat::ChatParams;
 pub(crate) use self::completion::{CompletionParams, Prompt};
 pub(crate) use self::fields::Fields;
-pub(crate) use self::sampling::CommonParams;
+pub(crate) use self::sampling::{CommonParams, Truncation};
+pub(crate) use self::stream_options::StreamOptions;
+pub(crate) use self::token_rules::RuleParams;

@@ -1,49 +1,82 @@
 //! From the bytes of a request to what the engine needs: parse, validate, template, tokenise.
 
+mod grammars;
+mod prompts;
+mod rules;
+mod workshop;
+
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use wayfare_engine::{EngineLimits, SamplingParams, TokenId};
 use wayfare_journey::RequestAttributes;
-use wayfare_text::{ChatTemplate, RenderOptions, Tokenizer};
+use wayfare_text::{ChatTemplate, CompiledGrammar, TextOptions, Tokenizer};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
-use crate::params::{ChatParams, CommonParams, CompletionParams, Fields, Prompt};
+use crate::params::{CommonParams, Fields, StreamOptions};
 use crate::request_metrics::MetricsWanted;
 
-/// Tokens of a completion when the client does not say how many: OpenAI's and vLLM's default.
-const DEFAULT_COMPLETION_TOKENS: u32 = 16;
+pub(crate) use self::grammars::Grammars;
+use self::prompts::Asked;
+pub(crate) use self::workshop::Workshop;
 
-/// Largest body that is prepared on the async runtime, in bytes. Tokenising takes 0.2 µs per byte, and 1 µs while
-/// the tokeniser's cache of words is cold (measured with a vocabulary of 49 152), so this is about a millisecond;
-/// handing the work to another thread costs a few hundredths of that.
-const MAX_INLINE_BYTES: usize = 2 << 10;
-
-/// The longest tokens of known vocabularies are runs of 128 spaces.
-const MAX_TOKEN_BYTES: usize = 128;
+/// Most sequences that one request may start: its prompts times its choices.
+const MAX_SEQUENCES: usize = 1024;
 
 /// A request that is ready for the engine.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// The name under which the client asked for the model.
     pub(crate) model: String,
-    pub(crate) prompt: Arc<[TokenId]>,
+    /// At least one.
+    pub(crate) prompts: Vec<PreparedPrompt>,
+    /// Choices for each prompt.
+    pub(crate) n: u32,
+    /// How the first choice of the first prompt is generated; the others differ in seed and length.
     pub(crate) sampling: SamplingParams,
+    /// What the answers must be, if they are not free.
+    pub(crate) grammar: Option<CompiledGrammar>,
     pub(crate) priority: i32,
     pub(crate) cache_salt: Option<Arc<str>>,
-    pub(crate) stop: Arc<[String]>,
-    pub(crate) stream: bool,
-    pub(crate) include_usage: bool,
+    pub(crate) text: TextOptions,
+    pub(crate) form: AnswerForm,
     pub(crate) metrics: MetricsWanted,
     /// Whether the client has chosen the seed.
     seed_was_given: bool,
 }
 
+/// One prompt of a request.
+#[derive(Debug)]
+pub(crate) struct PreparedPrompt {
+    pub(crate) tokens: Arc<[TokenId]>,
+    /// Most tokens of each of its answers.
+    pub(crate) max_tokens: u32,
+    /// Text that its answers begin with.
+    pub(crate) echo: Option<Arc<str>>,
+}
+
+/// What the client wants to see of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AnswerForm {
+    pub(crate) stream: bool,
+    pub(crate) stream_options: StreamOptions,
+    /// Whether log-probabilities of the answer's tokens are shown.
+    pub(crate) logprobs: bool,
+    /// Whether those of the prompt's tokens are shown.
+    pub(crate) prompt_logprobs: bool,
+    /// Whether the answers begin with the prompt, its log-probabilities included.
+    pub(crate) echo: bool,
+    /// Whether nothing but the prompt is wanted.
+    pub(crate) prompt_only: bool,
+    pub(crate) token_ids: bool,
+    pub(crate) tokens_as_ids: bool,
+}
+
 impl Prepared {
-    /// Tokens of the prompt.
+    /// Tokens of all prompts.
     pub(crate) fn prompt_tokens(&self) -> u32 {
-        u32::try_from(self.prompt.len()).unwrap_or(u32::MAX)
+        let tokens: usize = self.prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
     /// What the journey says about the request.
@@ -56,10 +89,10 @@ impl Prepared {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: Some(sampling.top_k).filter(|top_k| *top_k > 0),
-            max_tokens: sampling.max_tokens,
-            n: 1,
+            max_tokens: self.prompts.iter().map(|prompt| prompt.max_tokens).max().unwrap_or(0),
+            n: self.n,
             seed: self.seed_was_given.then_some(sampling.seed),
-            stream: self.stream,
+            stream: self.form.stream,
         }
     }
 }
@@ -72,6 +105,7 @@ pub(crate) struct Preparer {
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) end_of_text: Arc<[TokenId]>,
     pub(crate) limits: EngineLimits,
+    pub(crate) grammars: Grammars,
     /// Whether clients may have the metrics of their requests.
     pub(crate) per_request_metrics: bool,
 }
@@ -85,87 +119,88 @@ impl Preparer {
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
         let fields = Fields::parse(body)?;
-        let (common, model, prompt) = match endpoint {
-            Endpoint::Chat => {
-                let ChatParams { common, messages } = ChatParams::read(fields)?;
-                let model = self.model(common.model.as_deref())?;
-                let template = self.chat_template.as_ref().ok_or(ApiError::NoChatTemplate)?;
-                let options = RenderOptions {
-                    add_generation_prompt: true,
-                    tools: None,
-                    kwargs: serde_json::Map::new(),
-                };
-                let text = template
-                    .render(&messages, &options)
-                    .map_err(|error| ApiError::TemplateFailed { detail: error_chain(&error) })?;
-                // A template spells out the special tokens it wants.
-                let add_special_tokens = common.add_special_tokens.unwrap_or(false);
-                let prompt = self.encode(&text, add_special_tokens, endpoint)?;
-                (common, model, prompt)
-            }
-            Endpoint::Completion => {
-                let CompletionParams { common, prompt } = CompletionParams::read(fields)?;
-                let model = self.model(common.model.as_deref())?;
-                let prompt = match prompt {
-                    Prompt::Text(text) => {
-                        self.encode(&text, common.add_special_tokens.unwrap_or(true), endpoint)?
-                    }
-                    Prompt::Tokens(tokens) => tokens,
-                };
-                (common, model, prompt)
-            }
+        let Asked { common, model, prompts, echo, logprobs } = match endpoint {
+            Endpoint::Chat => self.read_chat(fields)?,
+            Endpoint::Completion => self.read_completion(fields)?,
         };
         if common.include_metrics && !self.per_request_metrics {
             let problem = "the server gives none; start it with --enable-per-request-metrics";
             return Err(ApiError::unsupported("include_metrics", problem));
         }
-        self.check_tokens(endpoint.prompt_param(), &prompt)?;
-        self.check_tokens("stop_token_ids", &common.stop_token_ids)?;
-        if prompt.is_empty() {
-            return Err(ApiError::invalid(endpoint.prompt_param(), "it has no tokens"));
+        if prompts.len().saturating_mul(common.n as usize) > MAX_SEQUENCES {
+            let problem = format!("prompts times choices may be at most {MAX_SEQUENCES}");
+            return Err(ApiError::invalid("n", problem));
         }
-        let max_tokens = self.max_tokens(endpoint, common.max_tokens, prompt.len())?;
-        Ok(self.resolve(common, model, prompt, max_tokens, own_seed))
-    }
-
-    fn resolve(
-        &self,
-        common: CommonParams,
-        model: String,
-        prompt: Vec<TokenId>,
-        max_tokens: u32,
-        own_seed: u64,
-    ) -> Prepared {
+        self.check_tokens("stop_token_ids", &common.stop_token_ids)?;
+        let rules = self.token_rules(&common.rules)?;
+        let prompt_only = common.max_tokens == Some(0);
+        // The engine generates at least one token.
+        let asked_tokens = common.max_tokens.map(|tokens| tokens.max(1));
+        let prompts = self.finish_prompts(endpoint, prompts, asked_tokens, common.truncate_prompt)?;
+        let least = prompts.iter().map(|prompt| prompt.max_tokens).min().unwrap_or(0);
+        if common.rules.min_tokens > least {
+            let problem =
+                format!("{} is more than the {least} tokens that may come", common.rules.min_tokens);
+            return Err(ApiError::invalid("min_tokens", problem));
+        }
+        let grammar = match &common.grammar {
+            None => None,
+            Some((param, grammar)) => {
+                Some(self.grammars.compile(&self.tokenizer, &self.end_of_text, grammar, param)?)
+            }
+        };
+        let CommonParams { seed, stream_options, .. } = common;
         let sampling = SamplingParams {
             temperature: common.temperature,
             top_p: common.top_p,
             top_k: common.top_k.map_or(0, |top_k| top_k.min(self.limits.vocab_size)),
             min_p: common.min_p,
-            seed: common.seed.unwrap_or(own_seed),
-            max_tokens,
+            seed: seed.unwrap_or(own_seed),
+            max_tokens: prompts.first().map_or(1, |prompt| prompt.max_tokens),
             end_of_text: if common.ignore_eos { Arc::from([]) } else { Arc::clone(&self.end_of_text) },
             stop_token_ids: common.stop_token_ids,
+            rules,
+            logprobs,
+            // An echoed prompt shows what the answer shows.
+            prompt_logprobs: common
+                .prompt_logprobs
+                .max(logprobs.filter(|_| echo && endpoint.echoes_tokens())),
         };
-        Prepared {
+        Ok(Prepared {
             model,
-            prompt: prompt.into(),
+            prompts,
+            n: common.n,
             sampling,
+            grammar,
             priority: common.priority,
             cache_salt: common.cache_salt,
-            stop: common.stop,
-            stream: common.stream,
-            include_usage: common.include_usage,
+            text: TextOptions {
+                stop: common.stop,
+                include_stop: common.include_stop_str_in_output,
+                min_tokens: common.rules.min_tokens,
+                skip_special_tokens: common.skip_special_tokens,
+            },
+            form: AnswerForm {
+                stream: common.stream,
+                stream_options,
+                logprobs: logprobs.is_some(),
+                prompt_logprobs: common.prompt_logprobs.is_some(),
+                echo,
+                prompt_only,
+                token_ids: common.return_token_ids,
+                tokens_as_ids: common.return_tokens_as_token_ids,
+            },
             metrics: match (self.per_request_metrics, common.include_metrics) {
                 (false, _) => MetricsWanted::No,
                 (true, false) => MetricsWanted::InHeader,
                 (true, true) => MetricsWanted::InBody,
             },
-            seed_was_given: common.seed.is_some(),
-        }
+            seed_was_given: seed.is_some(),
+        })
     }
 
     /// The name of the model that was asked for; the default when none was.
-    fn model(&self, asked: Option<&str>) -> Result<String, ApiError> {
+    pub(crate) fn model(&self, asked: Option<&str>) -> Result<String, ApiError> {
         let mut served = self.served_model_names.iter();
         let found = match asked {
             None => served.next(),
@@ -177,23 +212,6 @@ impl Preparer {
         })
     }
 
-    fn encode(
-        &self,
-        text: &str,
-        add_special_tokens: bool,
-        endpoint: Endpoint,
-    ) -> Result<Vec<TokenId>, ApiError> {
-        let context = self.limits.context_tokens();
-        // Tokenising takes a hundred bytes of memory per byte of text: what cannot fit anyway is not tried.
-        if text.len() / MAX_TOKEN_BYTES > context as usize {
-            let where_prompt = endpoint.prompt_param();
-            return Err(ApiError::PromptTooLarge { context, bytes: text.len(), where_prompt });
-        }
-        self.tokenizer
-            .encode(text, add_special_tokens)
-            .map_err(|error| ApiError::invalid(endpoint.prompt_param(), error_chain(&error)))
-    }
-
     fn check_tokens(&self, param: &'static str, tokens: &[TokenId]) -> Result<(), ApiError> {
         match tokens.iter().find(|token| **token >= self.limits.vocab_size) {
             None => Ok(()),
@@ -202,64 +220,6 @@ impl Preparer {
                 format!("token {token} is not in the vocabulary of {} tokens", self.limits.vocab_size),
             )),
         }
-    }
-
-    /// The limit on output tokens in force: what was asked for, or the endpoint's default within the context.
-    fn max_tokens(&self, endpoint: Endpoint, asked: Option<u32>, prompt: usize) -> Result<u32, ApiError> {
-        let context = self.limits.context_tokens();
-        let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
-        let room = context.saturating_sub(prompt);
-        let max_tokens = asked.unwrap_or(match endpoint {
-            Endpoint::Chat => room.max(1),
-            Endpoint::Completion => room.clamp(1, DEFAULT_COMPLETION_TOKENS),
-        });
-        if max_tokens <= room {
-            return Ok(max_tokens);
-        }
-        let where_prompt = endpoint.prompt_param();
-        Err(ApiError::ContextLengthExceeded { context, prompt, completion: max_tokens, where_prompt })
-    }
-}
-
-/// Where requests are prepared: small ones at once, large ones on a thread of their own, a few at a time.
-#[derive(Debug)]
-pub(crate) struct Workshop {
-    preparer: Arc<Preparer>,
-    places: Arc<Semaphore>,
-}
-
-impl Workshop {
-    /// A workshop with places for `places` large requests; the others wait.
-    pub(crate) fn new(preparer: Preparer, places: usize) -> Self {
-        let places = places.clamp(1, Semaphore::MAX_PERMITS);
-        Self { preparer: Arc::new(preparer), places: Arc::new(Semaphore::new(places)) }
-    }
-
-    /// Who prepares.
-    pub(crate) fn preparer(&self) -> &Preparer {
-        &self.preparer
-    }
-
-    /// Prepares a request without holding up the async runtime.
-    pub(crate) async fn prepare(
-        &self,
-        endpoint: Endpoint,
-        body: bytes::Bytes,
-        own_seed: u64,
-    ) -> Result<Prepared, ApiError> {
-        if body.len() <= MAX_INLINE_BYTES {
-            return self.preparer.prepare(endpoint, &body, own_seed);
-        }
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-            return Err(ApiError::Internal { detail: "the preparation is closed" });
-        };
-        let preparer = Arc::clone(&self.preparer);
-        let prepared = tokio::task::spawn_blocking(move || {
-            // Held by the work, not by the waiting request, which may be gone before the work is done.
-            let _place = place;
-            preparer.prepare(endpoint, &body, own_seed)
-        });
-        prepared.await.unwrap_or(Err(ApiError::Internal { detail: "preparing the request panicked" }))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::hub::{HubHandle, OutputHub};
 use crate::journey_layer::JourneyLayer;
 use crate::metrics::Metrics;
-use crate::prepare::{Preparer, Workshop};
+use crate::prepare::{Grammars, Preparer, Workshop};
 use crate::routes;
 use crate::shutdown::ShutdownHandle;
 
@@ -123,6 +123,7 @@ impl Server {
             chat_template: config.chat_template,
             end_of_text: config.end_of_text.into(),
             limits: config.engine.limits(),
+            grammars: Grammars::default(),
             per_request_metrics: config.per_request_metrics,
         };
         let started_unix_seconds = config.wall.unix_ns(config.clock.now()) / 1_000_000_000;

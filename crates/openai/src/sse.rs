@@ -13,12 +13,15 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
+use smallvec::SmallVec;
 use wayfare_journey::{Clock, MonoNs, RequestLabel};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
-use crate::generation::{ChoiceDelta, Generation};
-use crate::responses::{ChatChunkChoice, CompletionChoice, Delta, Envelope, Usage};
+use crate::generation::{ChoiceDelta, Generation, TokenUsage};
+use crate::responses::{
+    AnswerShape, ChatChunkChoice, CompletionChoice, Delta, Envelope, PromptDetails, Usage,
+};
 
 /// Room for one chunk with a short text; more is allocated where needed.
 const CHUNK_BYTES: usize = 512;
@@ -65,7 +68,8 @@ impl EventBody {
         };
         match ready!(generation.poll_progress(cx)) {
             Ok(()) => {
-                generation.visit_deltas(|index, delta| self.writer.delta(index, delta));
+                let usage = generation.usage();
+                generation.visit_deltas(|index, delta| self.writer.delta(index, delta, usage));
                 if generation.is_over() {
                     self.writer.last(generation, self.clock.now());
                     // The last generated chunk leaves with this frame; `[DONE]` comes in the next.
@@ -118,10 +122,19 @@ pub(crate) struct ChunkWriter {
     endpoint: Endpoint,
     /// `data: ` and the beginning of a chunk's object, up to its choices: the same in all chunks of an answer.
     head: Box<[u8]>,
-    include_usage: bool,
-    /// Choices whose first chunk, which carries the role, has been written.
-    introduced: usize,
+    shape: AnswerShape,
+    /// What has been written of each choice.
+    written: SmallVec<[Written; 1]>,
     buffer: BytesMut,
+}
+
+/// What the chunks of a choice depend on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// Whether its first chunk has been written.
+    has_begun: bool,
+    /// Characters of the tokens so far, when their log-probabilities are shown.
+    text_offset: usize,
 }
 
 impl ChunkWriter {
@@ -130,18 +143,28 @@ impl ChunkWriter {
         id: &RequestLabel,
         created: u64,
         model: &str,
-        include_usage: bool,
+        shape: AnswerShape,
+        num_choices: usize,
     ) -> Self {
         let object = match endpoint {
             Endpoint::Chat => "chat.completion.chunk",
             Endpoint::Completion => "text_completion",
         };
-        let empty: Envelope<'_, ()> =
-            Envelope { id: id.as_str(), object, created, model, choices: &[], usage: None, metrics: None };
+        let empty: Envelope<'_, ()> = Envelope {
+            id: id.as_str(),
+            object,
+            created,
+            model,
+            choices: &[],
+            usage: None,
+            metrics: None,
+            prompt: PromptDetails::default(),
+        };
         let mut head = b"data: ".to_vec();
         write_json(&mut head, &empty);
         head.truncate(head.len() - NO_CHOICES.len());
-        Self { endpoint, head: head.into(), include_usage, introduced: 0, buffer: BytesMut::new() }
+        let written = SmallVec::from_elem(Written::default(), num_choices);
+        Self { endpoint, head: head.into(), shape, written, buffer: BytesMut::new() }
     }
 
     /// What has been written since the last call, if anything.
@@ -149,51 +172,82 @@ impl ChunkWriter {
         (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
     }
 
-    /// Writes what a choice has gained; nothing when that is nothing.
-    fn delta(&mut self, index: usize, delta: &ChoiceDelta) {
-        let end = delta.end.as_ref();
-        if delta.text.is_empty() && end.is_none() {
-            return;
-        }
-        let finish_reason = end.map(|end| end.finish_reason);
-        let stop_reason = end.and_then(|end| end.stop_reason.as_ref());
+    /// Writes what a choice has gained; nothing when that is nothing. `usage` is that of all choices so far.
+    fn delta(&mut self, index: usize, delta: &ChoiceDelta, usage: TokenUsage) {
+        let Some(before) = self.written.get(index).copied().filter(|_| !delta.is_empty()) else { return };
         match self.endpoint {
-            Endpoint::Completion => self.chunk(
-                &[CompletionChoice { index, text: &delta.text, logprobs: None, finish_reason, stop_reason }],
-                self.usage_to_come(),
-            ),
-            Endpoint::Chat => {
-                if index >= self.introduced {
-                    self.introduced = index + 1;
-                    let role = Delta { role: Some("assistant"), content: Some("") };
-                    self.chat_chunk(ChatChunkChoice {
-                        index,
-                        delta: role,
-                        logprobs: None,
-                        finish_reason: None,
-                        stop_reason: None,
-                    });
-                }
-                let content = Some(delta.text.as_str()).filter(|text| !text.is_empty());
-                let delta = Delta { role: None, content };
-                self.chat_chunk(ChatChunkChoice { index, delta, logprobs: None, finish_reason, stop_reason });
-            }
+            Endpoint::Completion => self.completion_delta(index, delta, before, usage),
+            Endpoint::Chat => self.chat_delta(index, delta, before, usage),
         }
+        self.written[index].has_begun = true;
     }
 
-    fn chat_chunk(&mut self, choice: ChatChunkChoice<'_>) {
-        self.chunk(&[choice], self.usage_to_come());
+    fn completion_delta(&mut self, index: usize, delta: &ChoiceDelta, before: Written, usage: TokenUsage) {
+        let Self { shape, buffer, head, .. } = self;
+        let end = delta.end.as_ref();
+        let logprobs = shape.completion_logprobs(index, delta, before.text_offset);
+        if let Some(logprobs) = &logprobs {
+            self.written[index].text_offset = logprobs.end_offset();
+        }
+        let choice = CompletionChoice {
+            index,
+            text: &delta.text,
+            logprobs,
+            finish_reason: end.map(|end| end.finish_reason),
+            stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+            token_ids: shape.token_ids(delta),
+            prompt: PromptDetails {
+                prompt_logprobs: None,
+                prompt_token_ids: shape.prompt_token_ids(index).filter(|_| !before.has_begun),
+            },
+        };
+        begin_chunk(buffer, head, &[choice], usage_of_chunk(shape, usage));
+        buffer.put_slice(END_OF_CHUNK);
+    }
+
+    fn chat_delta(&mut self, index: usize, delta: &ChoiceDelta, before: Written, usage: TokenUsage) {
+        let Self { shape, buffer, head, .. } = self;
+        let usage = usage_of_chunk(shape, usage);
+        if !before.has_begun {
+            let role = Delta { role: Some("assistant"), content: Some("") };
+            let choice = ChatChunkChoice {
+                index,
+                delta: role,
+                logprobs: None,
+                finish_reason: None,
+                stop_reason: None,
+                token_ids: None,
+            };
+            begin_chunk(buffer, head, &[choice], usage);
+            if let Some(prompt) = shape.prompt_token_ids(index).filter(|_| index == 0) {
+                buffer.put_slice(b",\"prompt_token_ids\":");
+                write_json(buffer.writer(), prompt);
+            }
+            buffer.put_slice(END_OF_CHUNK);
+        }
+        let end = delta.end.as_ref();
+        let choice = ChatChunkChoice {
+            index,
+            delta: Delta { role: None, content: Some(delta.text.as_str()).filter(|text| !text.is_empty()) },
+            logprobs: shape.chat_logprobs(delta),
+            finish_reason: end.map(|end| end.finish_reason),
+            stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+            token_ids: shape.token_ids(delta),
+        };
+        begin_chunk(buffer, head, &[choice], usage);
+        buffer.put_slice(END_OF_CHUNK);
     }
 
     /// Writes the chunk with the token counts and the request's metrics, if either was asked for.
     fn last(&mut self, generation: &Generation, now: MonoNs) {
         let metrics = generation.metrics(now);
-        if !self.include_usage && metrics.is_none() {
+        let include_usage = self.shape.form.stream_options.include_usage;
+        if !include_usage && metrics.is_none() {
             return;
         }
-        let usage = self.include_usage.then(|| Some(Usage::from(generation.usage())));
+        let usage = include_usage.then(|| Some(Usage::from(generation.usage())));
         let no_choices: &[CompletionChoice<'_>] = &[];
-        self.begin_chunk(no_choices, usage);
+        begin_chunk(&mut self.buffer, &self.head, no_choices, usage);
         if let Some(metrics) = metrics {
             self.buffer.put_slice(b",\"metrics\":");
             write_json((&mut self.buffer).writer(), &metrics);
@@ -210,25 +264,26 @@ impl ChunkWriter {
     fn done(&mut self) {
         self.buffer.put_slice(b"data: [DONE]\n\n");
     }
+}
 
-    /// Chunks before the last say `"usage": null` when the last one will have it.
-    fn usage_to_come(&self) -> Option<Option<Usage>> {
-        self.include_usage.then_some(None)
-    }
+/// What a chunk before the last says of usage: nothing, the counts so far, or null when the last one will have them.
+fn usage_of_chunk(shape: &AnswerShape, so_far: TokenUsage) -> Option<Option<Usage>> {
+    let options = shape.form.stream_options;
+    options.include_usage.then(|| options.continuous_usage.then(|| Usage::from(so_far)))
+}
 
-    fn chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
-        self.begin_chunk(choices, usage);
-        self.buffer.put_slice(END_OF_CHUNK);
-    }
-
-    fn begin_chunk<C: Serialize>(&mut self, choices: &[C], usage: Option<Option<Usage>>) {
-        self.buffer.reserve(CHUNK_BYTES);
-        self.buffer.put_slice(&self.head);
-        write_json((&mut self.buffer).writer(), choices);
-        if let Some(usage) = usage {
-            self.buffer.put_slice(b",\"usage\":");
-            write_json((&mut self.buffer).writer(), &usage);
-        }
+fn begin_chunk<C: Serialize>(
+    buffer: &mut BytesMut,
+    head: &[u8],
+    choices: &[C],
+    usage: Option<Option<Usage>>,
+) {
+    buffer.reserve(CHUNK_BYTES);
+    buffer.put_slice(head);
+    write_json(buffer.writer(), choices);
+    if let Some(usage) = usage {
+        buffer.put_slice(b",\"usage\":");
+        write_json(buffer.writer(), &usage);
     }
 }
 

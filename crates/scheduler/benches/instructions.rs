@@ -73,6 +73,7 @@ impl Bench {
             prompt: vec![5; PROMPT_TOKENS as usize].into(),
             // Lengths differ a little, so that the sequences do not all end at once.
             sampling: greedy(self.max_tokens + (self.next_id % 7) as u32, &[2]),
+            constraint: None,
             priority: 0,
             cache_salt: None,
             arrived: self.now,

@@ -19,6 +19,7 @@ fn request(id: u64, prompt: &Arc<[TokenId]>, max_tokens: u32) -> EngineRequest {
         label: RequestLabel::new("chatcmpl-bench"),
         prompt: Arc::clone(prompt),
         sampling: greedy(max_tokens, &[2]),
+        constraint: None,
         priority: 0,
         cache_salt: None,
         arrived: MonoNs(1),

@@ -44,6 +44,7 @@ impl Scheduler {
                 id: planned.id,
                 tokens: SmallVec::from_slice(&[token]),
                 first: is_first.then_some(FirstOutput { cached_tokens: sequence.cached }),
+                details: None,
                 finish: None,
             };
             match ending {

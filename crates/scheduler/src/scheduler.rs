@@ -158,7 +158,7 @@ impl Scheduler {
                 self.running.retain(|running| *running != slot);
             }
         }
-        let output = SequenceOutput { id, tokens: SmallVec::new(), first: None, finish: None };
+        let output = SequenceOutput { id, tokens: SmallVec::new(), first: None, details: None, finish: None };
         outputs.push(self.end(slot, reason, None, now, output));
     }
 

@@ -72,7 +72,10 @@ impl Sequence {
         last_step: u64,
         queued: MonoNs,
     ) -> Self {
-        let EngineRequest { id, label, prompt, sampling, priority, cache_salt, arrived, core_span } = request;
+        let EngineRequest { id, label, prompt, sampling, priority, cache_salt, arrived, core_span, .. } =
+            request;
+        // Log-probabilities of a prompt need all of it computed; vLLM does not look such prompts up either.
+        let hasher = hasher.filter(|_| sampling.prompt_logprobs.is_none());
         let room = (sampling.max_tokens as usize).min(RESERVED_OUTPUT_TOKENS);
         let mut tokens = Vec::with_capacity(prompt.len() + room);
         tokens.extend_from_slice(&prompt);

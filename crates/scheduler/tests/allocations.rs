@@ -35,6 +35,7 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
         label: RequestLabel::new("r"),
         prompt: vec![5; PROMPT_TOKENS as usize].into(),
         sampling: greedy(MAX_TOKENS, &[2]),
+        constraint: None,
         priority: 0,
         cache_salt: None,
         arrived: MonoNs(1),

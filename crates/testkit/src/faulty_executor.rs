@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use wayfare_engine::TokenId;
-use wayfare_engine_local::{Executor, ExecutorError, SampleSpec, StepInput};
+use wayfare_engine_local::{Executor, ExecutorError, RuleBook, SampleSpec, StepInput};
 
 /// What a step does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,12 @@ impl FaultyExecutor {
 }
 
 impl Executor for FaultyExecutor {
-    fn execute(&mut self, input: &StepInput, tokens: &mut Vec<TokenId>) -> Result<(), ExecutorError> {
+    fn execute(
+        &mut self,
+        input: &StepInput,
+        _: &mut RuleBook,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<(), ExecutorError> {
         let behaviour = match self.control.begin() {
             StepBehaviour::Compute => (self.faults)(input),
             ordered => ordered,

@@ -31,5 +31,8 @@ pub fn greedy(max_tokens: u32, end_of_text: &[TokenId]) -> SamplingParams {
         max_tokens,
         end_of_text: end_of_text.into(),
         stop_token_ids: Arc::from([]),
+        rules: None,
+        logprobs: None,
+        prompt_logprobs: None,
     }
 }

@@ -15,6 +15,7 @@ mod byte_model;
 mod detokenizer;
 mod files;
 mod gguf;
+mod grammar;
 mod stop;
 mod stream;
 mod template;
@@ -22,6 +23,7 @@ mod tokenizer;
 
 pub use files::{TextFiles, TextFilesError};
 pub use gguf::{GgufVocabulary, GgufVocabularyError};
-pub use stream::{TextDelta, TextStream};
+pub use grammar::{CompiledGrammar, GrammarCompiler, GrammarCompilerError, GrammarError};
+pub use stream::{TextDelta, TextOptions, TextStream};
 pub use template::{ChatTemplate, NamedTemplate, RenderError, RenderOptions, SpecialTokens, TemplateError};
 pub use tokenizer::{DecodeError, EncodeError, Tokenizer, TokenizerError};

@@ -15,6 +15,8 @@ use automaton::{Automaton, State};
 struct Match {
     /// Where it starts, in bytes of the held text.
     start: usize,
+    /// In bytes.
+    length: usize,
     /// Its place in the list.
     index: usize,
 }
@@ -30,13 +32,15 @@ pub(crate) struct StopSearch {
     seen: usize,
     /// The best stop string so far. An earlier one may still be completed.
     best: Option<Match>,
+    /// Whether the stop string is part of the text that it ends.
+    is_included: bool,
 }
 
 impl StopSearch {
     /// A search for these strings; `None` if none of them can be found.
-    pub(crate) fn new(stop: &[String]) -> Option<Self> {
+    pub(crate) fn new(stop: &[String], is_included: bool) -> Option<Self> {
         let automaton = Automaton::new(stop)?;
-        Some(Self { automaton, state: State::ROOT, held: String::new(), seen: 0, best: None })
+        Some(Self { automaton, state: State::ROOT, held: String::new(), seen: 0, best: None, is_included })
     }
 
     /// Where new text goes, at the end; [`advance`](Self::advance) then looks at it.
@@ -45,14 +49,15 @@ impl StopSearch {
     }
 
     /// Looks at new text, and moves what is certain to be before every stop string to `out`. Returns the stop
-    /// string that ends the text, if it is certain.
-    pub(crate) fn advance(&mut self, out: &mut String) -> Option<usize> {
+    /// string that ends the text, if it is certain. Where `may_end` is false, a stop string that the new text
+    /// completes does not count.
+    pub(crate) fn advance(&mut self, may_end: bool, out: &mut String) -> Option<usize> {
         for position in self.seen..self.held.len() {
             let byte = self.held.as_bytes()[position];
             self.state = self.automaton.next(self.state, byte);
             let end = position + 1;
-            for (length, index) in self.automaton.ending_at(self.state) {
-                let found = Match { start: end - length, index };
+            for (length, index) in self.automaton.ending_at(self.state).filter(|_| may_end) {
+                let found = Match { start: end - length, length, index };
                 if self.best.is_none_or(|best| (found.start, found.index) < (best.start, best.index)) {
                     self.best = Some(found);
                 }
@@ -63,8 +68,7 @@ impl StopSearch {
                     || (candidate == best.start
                         && self.automaton.least_index_beyond(self.state) < best.index);
                 if !may_be_earlier {
-                    out.push_str(&self.held[..best.start]);
-                    return Some(best.index);
+                    return Some(self.end_with(best, out));
                 }
             }
         }
@@ -82,20 +86,23 @@ impl StopSearch {
     /// Looks at the last text. Nothing can be completed any more: the best stop string ends the text, or all
     /// of it is moved to `out`.
     pub(crate) fn finish(&mut self, out: &mut String) -> Option<usize> {
-        let certain = self.advance(out);
+        let certain = self.advance(true, out);
         if certain.is_some() {
             return certain;
         }
         match self.best {
-            Some(best) => {
-                out.push_str(&self.held[..best.start]);
-                Some(best.index)
-            }
+            Some(best) => Some(self.end_with(best, out)),
             None => {
                 out.push_str(&self.held);
                 self.held.clear();
                 None
             }
         }
+    }
+
+    fn end_with(&self, found: Match, out: &mut String) -> usize {
+        let end = found.start + if self.is_included { found.length } else { 0 };
+        out.push_str(&self.held[..end]);
+        found.index
     }
 }

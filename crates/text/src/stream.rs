@@ -18,11 +18,32 @@ pub struct TextDelta {
     pub stop: Option<usize>,
 }
 
+/// How the text of a sequence is made.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Texts that end it.
+    pub stop: Arc<[String]>,
+    /// Whether the one that ends it is part of it.
+    pub include_stop: bool,
+    /// Number of tokens that must have come before: a stop string that is completed by one of the first so many
+    /// tokens does not end the text.
+    pub min_tokens: u32,
+    /// Whether special tokens have no text.
+    pub skip_special_tokens: bool,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { stop: Arc::from([]), include_stop: false, min_tokens: 0, skip_special_tokens: true }
+    }
+}
+
 /// Turns one sequence's tokens into text as they come.
 ///
 /// The texts of all deltas, put together, are what [`Tokenizer::decode`] makes of all tokens, cut before the
 /// first stop string. A character is given out when its last byte has come, and text that may be the beginning
-/// of a stop string when it is known not to be one, so no part of a stop string is ever given out.
+/// of a stop string when it is known not to be one, so no part of a stop string is ever given out that is not to be
+/// included.
 ///
 /// Of several stop strings the one that starts first in the text counts, and of those that start at the same
 /// place the one that comes first in the list. Stop strings that are empty are never found.
@@ -34,17 +55,25 @@ pub struct TextStream {
     detokenizer: Detokenizer,
     skip_special_tokens: bool,
     stop: Option<StopSearch>,
+    /// Tokens that are still to come before a stop string counts.
+    tokens_before_stop: u32,
     ended: bool,
 }
 
 impl TextStream {
     /// A stream at the start of a sequence.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "the list belongs to the request, which hands it over")]
-    pub fn new(tokenizer: Tokenizer, stop: Arc<[String]>, skip_special_tokens: bool) -> Self {
+    pub fn new(tokenizer: Tokenizer, options: &TextOptions) -> Self {
         let detokenizer = Detokenizer::new(&tokenizer);
-        let stop = StopSearch::new(&stop);
-        Self { tokenizer, detokenizer, skip_special_tokens, stop, ended: false }
+        let stop = StopSearch::new(&options.stop, options.include_stop);
+        Self {
+            tokenizer,
+            detokenizer,
+            skip_special_tokens: options.skip_special_tokens,
+            stop,
+            tokens_before_stop: options.min_tokens,
+            ended: false,
+        }
     }
 
     /// Takes the next tokens and gives out the text that became final. After a stop string was found, and after
@@ -75,7 +104,9 @@ impl TextStream {
         };
         for &token in tokens {
             self.detokenizer.push(&self.tokenizer, token, self.skip_special_tokens, stop.text())?;
-            let found = stop.advance(text);
+            let may_end = self.tokens_before_stop == 0;
+            self.tokens_before_stop = self.tokens_before_stop.saturating_sub(1);
+            let found = stop.advance(may_end, text);
             if found.is_some() {
                 self.ended = true;
                 return Ok(found);

@@ -199,6 +199,13 @@ impl Tokenizer {
         self.inner.library.id_to_token(id)
     }
 
+    /// The bytes that a token stands for in the middle of a text, perhaps a part of a character; those of a special
+    /// token are its spelling. `None` for an id that is not in the vocabulary.
+    #[must_use]
+    pub fn token_bytes(&self, id: TokenId) -> Option<&[u8]> {
+        self.inner.texts.get(id).map(|text| text.bytes)
+    }
+
     pub(crate) fn texts(&self) -> &TokenTexts {
         &self.inner.texts
     }

@@ -44,6 +44,9 @@ pub struct Answers {
     pub length: Option<AnswerLength>,
     /// The token that ends an answer.
     pub end_of_text: TokenId,
+    /// Tokens that bring an answer with a grammar nearer to its end, as closing brackets do; the first of them that
+    /// the grammar allows comes next.
+    pub closers: Arc<[TokenId]>,
     /// Seed of the lengths and words, beside that of the sequence.
     pub seed: u64,
 }

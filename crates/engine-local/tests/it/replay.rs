@@ -234,7 +234,7 @@ mod live {
         Engine as _, EngineFault, EngineRequest, OutputSink, RequestId, SequenceTimes, StepOutputs, TokenId,
     };
     use wayfare_engine_local::{
-        AnswerText, Answers, Executor, ExecutorError, LocalEngine, SimulatedExecutor, StepInput,
+        AnswerText, Answers, Executor, ExecutorError, LocalEngine, RuleBook, SimulatedExecutor, StepInput,
     };
     use wayfare_journey::RequestLabel;
     use wayfare_testkit::greedy;
@@ -249,11 +249,16 @@ mod live {
     }
 
     impl Executor for Gated {
-        fn execute(&mut self, input: &StepInput, tokens: &mut Vec<TokenId>) -> Result<(), ExecutorError> {
+        fn execute(
+            &mut self,
+            input: &StepInput,
+            rules: &mut RuleBook,
+            tokens: &mut Vec<TokenId>,
+        ) -> Result<(), ExecutorError> {
             // The other ends are gone once the gate is open.
             let _ = self.begun.send(());
             let _ = self.gate.recv();
-            self.inner.execute(input, tokens)
+            self.inner.execute(input, rules, tokens)
         }
     }
 
@@ -278,8 +283,13 @@ mod live {
         let (begun_tx, begun) = channel();
         let (open, gate) = channel();
         let (finishes_tx, finishes) = channel();
-        let answers =
-            Answers { text: AnswerText::Passage([7].into()), length: None, end_of_text: 2, seed: 0 };
+        let answers = Answers {
+            text: AnswerText::Passage([7].into()),
+            length: None,
+            end_of_text: 2,
+            closers: [].into(),
+            seed: 0,
+        };
         let moved = clock.clone();
         let inner = SimulatedExecutor::new(StepTimer::new(MODEL, 0.2, 9), answers, move |time| {
             moved.advance(time);
@@ -295,6 +305,7 @@ mod live {
                 label: RequestLabel::new("live"),
                 prompt: vec![5; arrival.prompt_tokens as usize].into(),
                 sampling: greedy(arrival.output_tokens, &[]),
+                constraint: None,
                 priority: 0,
                 cache_salt: None,
                 arrived: VirtualClock::START,

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use wayfare_engine::{
     Engine, EngineFault, EngineRequest, Finish, OutputSink, RequestId, StepOutputs, SubmitError, TokenId,
 };
-use wayfare_engine_local::{EngineOptions, Executor, ExecutorError, LocalEngine, QueueLimits, StepInput};
+use wayfare_engine_local::{
+    EngineOptions, Executor, ExecutorError, LocalEngine, QueueLimits, RuleBook, StepInput,
+};
 use wayfare_journey::{
     CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, RequestLabel, SystemClock,
     Tracer,
@@ -52,7 +54,12 @@ struct Scripted {
 }
 
 impl Executor for Scripted {
-    fn execute(&mut self, input: &StepInput, tokens: &mut Vec<TokenId>) -> Result<(), ExecutorError> {
+    fn execute(
+        &mut self,
+        input: &StepInput,
+        _: &mut RuleBook,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<(), ExecutorError> {
         let _ = self.permits.recv();
         let behaviour = *self.behaviour.lock();
         match behaviour {
@@ -120,6 +127,7 @@ impl Rig {
             label,
             prompt: prompt.into(),
             sampling: greedy(max_tokens, &[2]),
+            constraint: None,
             priority: 0,
             cache_salt: None,
             arrived: Default::default(),

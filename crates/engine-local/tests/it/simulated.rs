@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use wayfare_engine::TokenId;
+use wayfare_engine::{RequestId, TokenId};
 use wayfare_engine_local::{
-    AnswerLength, AnswerText, Answers, Executor, FailureKind, FailurePlan, LinearStepTime, SampleSpec,
-    SimulatedExecutor, StepInput, StepSequence, StepTimeModel, StepTimer,
+    AnswerLength, AnswerText, Answers, Executor, FailureKind, FailurePlan, LinearStepTime, RuleBook,
+    SampleSpec, SimulatedExecutor, StepInput, StepSequence, StepTimeModel, StepTimer,
 };
 
 const END_OF_TEXT: TokenId = 2;
 
 fn answers(text: AnswerText, length: Option<(u32, u32)>) -> Answers {
     let length = length.map(|(min, max)| AnswerLength { min, max });
-    Answers { text, length, end_of_text: END_OF_TEXT, seed: 0 }
+    Answers { text, length, end_of_text: END_OF_TEXT, closers: [].into(), seed: 0 }
 }
 
 fn words() -> AnswerText {
@@ -55,6 +55,7 @@ fn input(parts: &[Part<'_>]) -> StepInput {
         let num_tokens = part.tokens.len() as u32;
         let num_blocks = (part.first_position + num_tokens).div_ceil(4);
         input.sequences.push(StepSequence {
+            id: RequestId(u64::from(part.slot)),
             slot: part.slot,
             token_start: input.token_ids.len() as u32,
             num_tokens,
@@ -69,6 +70,8 @@ fn input(parts: &[Part<'_>]) -> StepInput {
                 seed,
                 output_index,
             }),
+            num_logits: u32::from(part.sample.is_some()),
+            has_rules: false,
         });
         input.token_ids.extend_from_slice(part.tokens);
         input.block_tables.extend((0..num_blocks).map(|block| 1 + 2 * block + part.slot));
@@ -78,7 +81,7 @@ fn input(parts: &[Part<'_>]) -> StepInput {
 
 fn tokens_of(executor: &mut SimulatedExecutor, parts: &[Part<'_>]) -> Vec<TokenId> {
     let mut tokens = Vec::new();
-    executor.execute(&input(parts), &mut tokens).unwrap();
+    executor.execute(&input(parts), &mut RuleBook::default(), &mut tokens).unwrap();
     tokens
 }
 
@@ -219,7 +222,7 @@ fn failures_strike_where_a_first_token_would_be() {
 
     let (mut failing, times) = timed(&always(FailureKind::ExecutorError));
     assert_eq!(tokens_of(&mut failing, &[chunk, decode]), [40]);
-    let error = failing.execute(&input(&[decode, first]), &mut tokens).unwrap_err();
+    let error = failing.execute(&input(&[decode, first]), &mut RuleBook::default(), &mut tokens).unwrap_err();
     assert!(error.to_string().contains("injected"), "{error}");
     assert_eq!(times.try_iter().count(), 1, "a step that fails takes no time");
 
@@ -230,7 +233,9 @@ fn failures_strike_where_a_first_token_would_be() {
     assert_eq!(times.try_iter().collect::<Vec<_>>(), [normal + Duration::from_secs(3), normal]);
 
     let (mut panicking, _times) = timed(&always(FailureKind::EnginePanic));
-    let step = catch_unwind(AssertUnwindSafe(|| panicking.execute(&input(&[first]), &mut tokens)));
+    let step = catch_unwind(AssertUnwindSafe(|| {
+        panicking.execute(&input(&[first]), &mut RuleBook::default(), &mut tokens)
+    }));
     assert!(step.is_err());
     // Those at submission are none of the executor's business.
     let (mut refused, _times) = timed(&always(FailureKind::RateLimit));

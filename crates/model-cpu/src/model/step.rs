@@ -31,15 +31,16 @@ impl StepChecker {
         Self { vocab_size, layout, max_model_len, written, step: 0 }
     }
 
-    /// Replaces `places` by the tokens in the order of their rows, and `sampled` by the rows to sample after.
+    /// Replaces `places` by the tokens in the order of their rows, and `wanted` by the rows after which logits are
+    /// wanted.
     pub(super) fn check(
         &mut self,
         input: &StepInput,
         places: &mut Vec<TokenPlace>,
-        sampled: &mut Vec<usize>,
+        wanted: &mut Vec<usize>,
     ) -> Result<(), ExecutorError> {
         places.clear();
-        sampled.clear();
+        wanted.clear();
         self.step = self.step.wrapping_add(1);
         if self.step == 0 {
             self.written.fill(0);
@@ -48,9 +49,8 @@ impl StepChecker {
         for (index, sequence) in input.sequences.iter().enumerate() {
             self.check_sequence(input, sequence, places)
                 .map_err(|what| ExecutorError(format!("sequence {index} of the step: {what}")))?;
-            if sequence.sample.is_some() {
-                sampled.push(places.len() - 1);
-            }
+            let end = places.len();
+            wanted.extend(end - sequence.num_logits as usize..end);
         }
         Ok(())
     }
@@ -72,6 +72,9 @@ impl StepChecker {
             .get(part(sequence.token_start, sequence.num_tokens))
             .filter(|tokens| !tokens.is_empty())
             .ok_or_else(|| format!("{} tokens of {}", sequence.num_tokens, input.token_ids.len()))?;
+        if sequence.num_logits > sequence.num_tokens {
+            return Err(format!("{} logits for {} tokens", sequence.num_logits, sequence.num_tokens));
+        }
         let table = input
             .block_tables
             .get(part(sequence.block_start, sequence.num_blocks))

@@ -1,5 +1,6 @@
 //! Feeding sequences to a model the way an engine does.
 
+use wayfare_engine::RequestId;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
 
 pub(crate) const GREEDY: SampleSpec =
@@ -27,6 +28,7 @@ impl Sequence {
 pub(crate) fn push(step: &mut StepInput, sequence: &Sequence, num_tokens: usize, sample: bool) {
     let end = sequence.num_computed + num_tokens;
     step.sequences.push(StepSequence {
+        id: RequestId(step.sequences.len() as u64),
         slot: step.sequences.len() as u32,
         token_start: step.token_ids.len() as u32,
         num_tokens: num_tokens as u32,
@@ -34,6 +36,8 @@ pub(crate) fn push(step: &mut StepInput, sequence: &Sequence, num_tokens: usize,
         block_start: step.block_tables.len() as u32,
         num_blocks: sequence.blocks.len() as u32,
         sample: sample.then_some(GREEDY),
+        num_logits: u32::from(sample),
+        has_rules: false,
     });
     step.token_ids.extend_from_slice(&sequence.tokens[sequence.num_computed..end]);
     step.block_tables.extend_from_slice(&sequence.blocks);

@@ -3,6 +3,9 @@
 //! HOT PATH: called by the output dispatcher for each step and each sequence in it; takes no lock and
 //! allocates nothing, but for the exemplars of a sampled request, at its first token and its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, TypedMetric};
@@ -54,6 +57,33 @@ pub(crate) struct RequestMeter {
     last_output: Option<MonoNs>,
     /// The trace of the request, when the head has sampled it.
     trace_id: Option<TraceId>,
+    /// The request's other sequences, when it has any.
+    siblings: Option<Siblings>,
+}
+
+/// What the sequences of one request know together, so that what is measured per request is observed once.
+#[derive(Clone, Debug)]
+pub(crate) struct Siblings(Arc<SiblingCounts>);
+
+#[derive(Debug)]
+struct SiblingCounts {
+    unfinished: AtomicUsize,
+    longest: AtomicU32,
+}
+
+impl Siblings {
+    /// Those of a request with `sequences` sequences; none when there is only one.
+    pub(crate) fn of(sequences: usize) -> Option<Self> {
+        let counts = SiblingCounts { unfinished: AtomicUsize::new(sequences), longest: AtomicU32::new(0) };
+        (sequences > 1).then(|| Self(Arc::new(counts)))
+    }
+
+    /// One has ended with so many tokens; the last one learns how many the longest has.
+    fn finish(&self, generated_tokens: u32) -> Option<u32> {
+        // All are finished by the dispatcher, one after the other.
+        let longest = self.0.longest.fetch_max(generated_tokens, Ordering::Relaxed).max(generated_tokens);
+        (self.0.unfinished.fetch_sub(1, Ordering::Relaxed) == 1).then_some(longest)
+    }
 }
 
 impl RequestMeter {
@@ -68,12 +98,18 @@ impl RequestMeter {
             generated_tokens: 0,
             last_output: None,
             trace_id: None,
+            siblings: None,
         }
     }
 
     /// The same, of a request whose trace an exemplar may name.
     pub(crate) fn with_trace(self, trace_id: Option<TraceId>) -> Self {
         Self { trace_id, ..self }
+    }
+
+    /// The same, of one of several sequences of a request.
+    pub(crate) fn with_siblings(self, siblings: Option<Siblings>) -> Self {
+        Self { siblings, ..self }
     }
 }
 
@@ -389,9 +425,15 @@ impl Recorder {
         self.gen_ai_duration.observe(end_to_end);
         self.prompt_tokens.observe(f64::from(meter.prompt_tokens));
         self.generation_tokens.observe(f64::from(meter.generated_tokens));
-        self.max_generation_tokens.observe(f64::from(meter.generated_tokens));
         self.params_max_tokens.observe(f64::from(meter.max_tokens));
-        self.params_n.observe(f64::from(meter.choices));
+        let longest = match &meter.siblings {
+            None => Some(meter.generated_tokens),
+            Some(siblings) => siblings.finish(meter.generated_tokens),
+        };
+        if let Some(longest) = longest {
+            self.max_generation_tokens.observe(f64::from(longest));
+            self.params_n.observe(f64::from(meter.choices));
+        }
         self.ended.of(finish.reason).inc();
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 use super::fields::{Fields, quoted, wrong_type};
-use super::sampling::CommonParams;
+use super::sampling::{CommonParams, logprobs};
 
 /// Most messages of one request; a conversation is not longer, and templates loop over them.
 const MAX_MESSAGES: usize = 4096;
@@ -16,12 +16,18 @@ pub(crate) struct ChatParams {
     pub(crate) common: CommonParams,
     /// A list of objects, each with `role` and `content` as strings, and perhaps `name`: what templates expect.
     pub(crate) messages: Value,
+    /// Whether an answer that continues a message begins with it.
+    pub(crate) echo: bool,
+    /// How many likely tokens are shown beside each token; `None` shows no log-probabilities.
+    pub(crate) logprobs: Option<u32>,
 }
 
 impl ChatParams {
     /// Reads the fields of a body.
     pub(crate) fn read(mut fields: Fields) -> Result<Self, ApiError> {
         let common = CommonParams::take(&mut fields)?;
+        let echo = fields.boolean("echo")?.unwrap_or(false);
+        let logprobs = chat_logprobs(&mut fields)?;
         let messages = match fields.take("messages") {
             None => return Err(ApiError::MissingParameter { param: "messages" }),
             Some(Value::Array(messages)) => messages,
@@ -35,7 +41,20 @@ impl ChatParams {
             return Err(ApiError::invalid("messages", format!("at most {MAX_MESSAGES} are allowed")));
         }
         let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
-        Ok(Self { common, messages: Value::Array(messages.collect::<Result<_, _>>()?) })
+        if common.max_tokens == Some(0) {
+            return Err(ApiError::invalid("max_tokens", "it must be at least 1"));
+        }
+        Ok(Self { common, messages: Value::Array(messages.collect::<Result<_, _>>()?), echo, logprobs })
+    }
+}
+
+fn chat_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+    match logprobs(fields, "top_logprobs")? {
+        Some(top) if top > 0 && !wanted => {
+            Err(ApiError::invalid("top_logprobs", "it is allowed only when 'logprobs' is true"))
+        }
+        top => Ok(wanted.then(|| top.unwrap_or(0))),
     }
 }
 

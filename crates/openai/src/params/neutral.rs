@@ -17,16 +17,12 @@ enum Neutral {
     EmptyObject,
     /// `["text"]`, the only modality there is.
     TextOnly,
-    /// `{"type": "text"}`
-    TextFormat,
     AnyBool,
     AnyText,
     AnyObject,
 }
 
-use Neutral::{
-    AnyBool, AnyObject, AnyText, Bool, EmptyList, EmptyObject, Number, Text, TextFormat, TextOnly,
-};
+use Neutral::{AnyBool, AnyObject, AnyText, Bool, EmptyList, EmptyObject, Number, Text, TextOnly};
 
 /// Everything known but not supported. `null` is always neutral; a field without other neutral values has an
 /// empty list. Sources: OpenAI API reference (chat completions, completions), vLLM 0.33
@@ -40,42 +36,23 @@ const KNOWN: &[(&str, &[Neutral])] = &[
     ("store", &[Bool(false)]),
     ("service_tier", &[Text("auto"), Text("default")]),
     // How many answers.
-    ("n", &[Number(1)]),
     ("best_of", &[Number(1)]),
     ("use_beam_search", &[Bool(false)]),
     ("length_penalty", &[Number(1)]),
     // Which tokens.
-    ("presence_penalty", &[Number(0)]),
-    ("frequency_penalty", &[Number(0)]),
-    ("repetition_penalty", &[Number(1)]),
-    ("logit_bias", &[EmptyObject]),
-    ("bad_words", &[EmptyList]),
-    ("allowed_token_ids", &[]),
     ("logits_processors", &[EmptyList]),
-    ("min_tokens", &[Number(0)]),
     ("thinking_token_budget", &[]),
     // What is in the answer.
     ("logprobs", &[Bool(false)]),
     ("top_logprobs", &[Number(0)]),
-    ("prompt_logprobs", &[]),
     ("echo", &[Bool(false)]),
     ("suffix", &[]),
-    ("include_stop_str_in_output", &[Bool(false)]),
-    ("skip_special_tokens", &[Bool(true)]),
     ("spaces_between_special_tokens", &[Bool(true)]),
-    ("return_tokens_as_token_ids", &[Bool(false)]),
-    ("return_token_ids", &[Bool(false)]),
     ("modalities", &[TextOnly]),
     ("audio", &[]),
     ("verbosity", &[Text("medium")]),
     ("prediction", &[]),
     // Structured output.
-    ("response_format", &[TextFormat]),
-    ("structured_outputs", &[]),
-    ("guided_json", &[]),
-    ("guided_regex", &[]),
-    ("guided_choice", &[]),
-    ("guided_grammar", &[]),
     ("guided_decoding_backend", &[]),
     // Tools and reasoning.
     ("tools", &[EmptyList]),
@@ -92,7 +69,6 @@ const KNOWN: &[(&str, &[Neutral])] = &[
     ("chat_template", &[]),
     ("chat_template_kwargs", &[EmptyObject]),
     ("documents", &[EmptyList]),
-    ("truncate_prompt_tokens", &[]),
     ("prompt_embeds", &[]),
     ("mm_processor_kwargs", &[EmptyObject]),
     ("media_io_kwargs", &[EmptyObject]),
@@ -127,9 +103,6 @@ impl Neutral {
             EmptyList => value.as_array().is_some_and(Vec::is_empty),
             EmptyObject => value.as_object().is_some_and(serde_json::Map::is_empty),
             TextOnly => value.as_array().is_some_and(|list| list.iter().all(|item| item == "text")),
-            TextFormat => value.as_object().is_some_and(|format| {
-                format.len() == 1 && format.get("type").is_some_and(|kind| kind == "text")
-            }),
             AnyBool => value.is_boolean(),
             AnyText => value.is_string(),
             AnyObject => value.is_object(),
@@ -144,7 +117,6 @@ impl Neutral {
             EmptyList => "an empty list".to_owned(),
             EmptyObject => "an empty object".to_owned(),
             TextOnly => r#"["text"]"#.to_owned(),
-            TextFormat => r#"{"type": "text"}"#.to_owned(),
             AnyBool => "a boolean".to_owned(),
             AnyText => "a string".to_owned(),
             AnyObject => "an object".to_owned(),

@@ -19,7 +19,7 @@ use crate::generation::{ChoiceDelta, Generation};
 use crate::journey_layer::RequestContext;
 use crate::prepare::Prepared;
 use crate::request_metrics::MetricsWanted;
-use crate::responses::{ChatChoice, CompletionChoice, Envelope, Message, Usage};
+use crate::responses::{AnswerShape, ChatChoice, CompletionChoice, Envelope, Message, PromptDetails, Usage};
 use crate::server::{AppState, SharedState};
 use crate::sse::{ChunkWriter, stream_response};
 
@@ -62,11 +62,13 @@ async fn generate(
         Generation::start(state, context, endpoint, id.clone(), &prepared, body_complete, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
-    if prepared.stream {
-        let writer = ChunkWriter::new(endpoint, &id, created, &prepared.model, prepared.include_usage);
+    let shape = AnswerShape::new(state.tokenizer().clone(), &prepared);
+    if prepared.form.stream {
+        let num_choices = generation.num_choices();
+        let writer = ChunkWriter::new(endpoint, &id, created, &prepared.model, shape, num_choices);
         return Ok(stream_response(generation, writer, Arc::clone(&state.clock)));
     }
-    whole(state, endpoint, generation, &id, created, &prepared).await
+    whole(state, endpoint, generation, &id, created, &prepared, &shape).await
 }
 
 /// Waits for the end of the generation and answers in one piece.
@@ -77,6 +79,7 @@ async fn whole(
     id: &RequestLabel,
     created: u64,
     prepared: &Prepared,
+    shape: &AnswerShape,
 ) -> Result<Response, ApiError> {
     while !generation.is_over() {
         poll_fn(|cx| generation.poll_progress(cx)).await?;
@@ -86,31 +89,33 @@ async fn whole(
     let all_metrics = generation.metrics(state.clock.now());
     let metrics = all_metrics.as_ref().filter(|_| prepared.metrics == MetricsWanted::InBody);
     let (id, model) = (id.as_str(), prepared.model.as_str());
+    let prompt = match (endpoint, choices.first()) {
+        (Endpoint::Chat, Some((index, delta))) => PromptDetails {
+            prompt_logprobs: shape.prompt_logprobs(delta),
+            prompt_token_ids: shape.prompt_token_ids(*index),
+        },
+        _ => PromptDetails::default(),
+    };
+    let envelope = Envelope::<()> {
+        id,
+        object: "text_completion",
+        created,
+        model,
+        choices: &[],
+        usage,
+        metrics,
+        prompt,
+    };
     let mut response = match endpoint {
         Endpoint::Chat => {
-            let choices: Vec<_> = choices.iter().map(|(index, delta)| chat_choice(*index, delta)).collect();
-            json(&Envelope {
-                id,
-                object: "chat.completion",
-                created,
-                model,
-                choices: &choices,
-                usage,
-                metrics,
-            })
+            let choices: Vec<_> =
+                choices.iter().map(|(index, delta)| chat_choice(shape, *index, delta)).collect();
+            json(&envelope.with("chat.completion", &choices))
         }
         Endpoint::Completion => {
             let choices: Vec<_> =
-                choices.iter().map(|(index, delta)| completion_choice(*index, delta)).collect();
-            json(&Envelope {
-                id,
-                object: "text_completion",
-                created,
-                model,
-                choices: &choices,
-                usage,
-                metrics,
-            })
+                choices.iter().map(|(index, delta)| completion_choice(shape, *index, delta)).collect();
+            json(&envelope.with("text_completion", &choices))
         }
     }?;
     // Digits and names: a header can hold them.
@@ -121,25 +126,35 @@ async fn whole(
     Ok(response)
 }
 
-fn chat_choice(index: usize, delta: &ChoiceDelta) -> ChatChoice<'_> {
+fn chat_choice<'a>(shape: &'a AnswerShape, index: usize, delta: &'a ChoiceDelta) -> ChatChoice<'a> {
     let end = delta.end.as_ref();
     ChatChoice {
         index,
         message: Message { role: "assistant", content: &delta.text, refusal: None },
-        logprobs: None,
+        logprobs: shape.chat_logprobs(delta),
         finish_reason: end.map(|end| end.finish_reason),
         stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+        token_ids: shape.token_ids(delta),
     }
 }
 
-fn completion_choice(index: usize, delta: &ChoiceDelta) -> CompletionChoice<'_> {
+fn completion_choice<'a>(
+    shape: &'a AnswerShape,
+    index: usize,
+    delta: &'a ChoiceDelta,
+) -> CompletionChoice<'a> {
     let end = delta.end.as_ref();
     CompletionChoice {
         index,
         text: &delta.text,
-        logprobs: None,
+        logprobs: shape.completion_logprobs(index, delta, 0),
         finish_reason: end.map(|end| end.finish_reason),
         stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
+        token_ids: shape.token_ids(delta),
+        prompt: PromptDetails {
+            prompt_logprobs: shape.prompt_logprobs(delta),
+            prompt_token_ids: shape.prompt_token_ids(index),
+        },
     }
 }
 

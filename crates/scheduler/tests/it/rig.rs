@@ -116,6 +116,7 @@ impl Rig {
                     stop_token_ids: [3].into(),
                     ..greedy(asked.max_tokens, &[END_OF_TEXT])
                 },
+                constraint: None,
                 priority: asked.priority,
                 cache_salt: asked.salt.map(Into::into),
                 arrived: self.now,

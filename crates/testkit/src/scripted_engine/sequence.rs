@@ -111,6 +111,7 @@ impl Sequence {
             id: self.id,
             tokens: SmallVec::from_slice(tokens),
             first: is_first.then_some(FirstOutput { cached_tokens: 0 }),
+            details: None,
             finish: None,
         }
     }
@@ -147,7 +148,13 @@ impl Sequence {
 
     pub(super) fn finish_alone(mut self, reason: FinishReason, time: StepTime) -> SequenceOutput {
         let finish = self.finish(reason, None, time);
-        SequenceOutput { id: self.id, tokens: SmallVec::new(), first: None, finish: Some(Box::new(finish)) }
+        SequenceOutput {
+            id: self.id,
+            tokens: SmallVec::new(),
+            first: None,
+            details: None,
+            finish: Some(Box::new(finish)),
+        }
     }
 
     /// Ends the span and gives the account. The caller lets go of the sequence.

@@ -87,6 +87,7 @@ fn request(id: u64, core_span: Option<CoreSpan>) -> EngineRequest {
         label: RequestLabel::new("cmpl-1"),
         prompt: Arc::from([1, 2, 3]),
         sampling: greedy(4, &[9]),
+        constraint: None,
         priority: 0,
         cache_salt: None,
         arrived: MonoNs(50),

@@ -17,11 +17,11 @@ fn naive(text: &str, stop: &[String]) -> (String, Option<usize>) {
 
 /// The same by pieces. Checks after each piece that nothing was given out that the whole text does not allow.
 fn by_pieces(pieces: &[String], stop: &[String]) -> (String, Option<usize>) {
-    let Some(mut search) = StopSearch::new(stop) else { return (pieces.concat(), None) };
+    let Some(mut search) = StopSearch::new(stop, false) else { return (pieces.concat(), None) };
     let mut out = String::new();
     for piece in pieces {
         search.text().push_str(piece);
-        let found = search.advance(&mut out);
+        let found = search.advance(true, &mut out);
         if found.is_some() {
             return (out, found);
         }
@@ -32,11 +32,11 @@ fn by_pieces(pieces: &[String], stop: &[String]) -> (String, Option<usize>) {
 
 /// What is held back at the end must be needed: some text could still follow that makes it part of a stop string.
 fn held_back(pieces: &[String], stop: &[String]) -> usize {
-    let Some(mut search) = StopSearch::new(stop) else { return 0 };
+    let Some(mut search) = StopSearch::new(stop, false) else { return 0 };
     let mut out = String::new();
     for piece in pieces {
         search.text().push_str(piece);
-        if search.advance(&mut out).is_some() {
+        if search.advance(true, &mut out).is_some() {
             return 0;
         }
     }
@@ -90,7 +90,7 @@ fn of_stop_strings_at_the_same_place_the_first_of_the_list_counts() {
 fn empty_stop_strings_are_never_found() {
     check(&["text"], &["", "x"], ("te", Some(1)));
     check(&["text"], &["", ""], ("text", None));
-    assert!(StopSearch::new(&[]).is_none());
+    assert!(StopSearch::new(&[], false).is_none());
 }
 
 #[test]

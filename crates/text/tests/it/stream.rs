@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use wayfare_text::{GgufVocabulary, TextStream, Tokenizer};
+use wayfare_text::{GgufVocabulary, TextOptions, TextStream, Tokenizer};
 
 use crate::gguf_file::DEFAULT_MODEL;
 
 /// All deltas, and the stop string found.
 fn stream(tokenizer: &Tokenizer, chunks: &[&[u32]], stop: &[String], skip: bool) -> (String, Option<usize>) {
-    let mut stream = TextStream::new(tokenizer.clone(), Arc::from(stop), skip);
+    let options = TextOptions { stop: stop.into(), skip_special_tokens: skip, ..TextOptions::default() };
+    let mut stream = TextStream::new(tokenizer.clone(), &options);
     let mut text = String::new();
     let mut found = None;
     for chunk in chunks {
@@ -51,10 +52,29 @@ fn byte_fallback_tokenizer() -> Tokenizer {
 }
 
 #[test]
+fn a_stop_string_is_included_when_it_is_asked_for_and_counts_only_after_enough_tokens() {
+    let tokenizer = byte_fallback_tokenizer();
+    let tokens: Vec<u32> = ["a", "b", "a", "b", "a"].map(|text| tokenizer.token_to_id(text).unwrap()).into();
+    let text_of = |include_stop, min_tokens| {
+        let stop = Arc::from(["ab".to_owned()]);
+        let options = TextOptions { stop, include_stop, min_tokens, ..TextOptions::default() };
+        let mut stream = TextStream::new(tokenizer.clone(), &options);
+        let delta = stream.push(&tokens).unwrap();
+        (delta.text + &stream.finish().unwrap().text, delta.stop)
+    };
+    assert_eq!(text_of(false, 0), (String::new(), Some(0)));
+    assert_eq!(text_of(true, 0), ("ab".to_owned(), Some(0)));
+    // The second token completes the first stop string and the fourth the second.
+    assert_eq!(text_of(false, 1), (String::new(), Some(0)));
+    assert_eq!(text_of(true, 2), ("abab".to_owned(), Some(0)));
+    assert_eq!(text_of(false, 4), ("ababa".to_owned(), None));
+}
+
+#[test]
 fn a_character_is_given_out_when_its_last_byte_has_come() {
     let tokenizer = byte_fallback_tokenizer();
     let byte = |byte: u8| tokenizer.token_to_id(&format!("<0x{byte:02X}>")).unwrap();
-    let mut stream = TextStream::new(tokenizer.clone(), Arc::from([]), true);
+    let mut stream = TextStream::new(tokenizer.clone(), &TextOptions::default());
     let mut push = |byte_token: u32| stream.push(&[byte_token]).unwrap().text;
     assert_eq!([push(byte(0xE6)), push(byte(0x97)), push(byte(0xA5))], ["", "", "日"]);
     assert_eq!([push(byte(0xE6)), push(byte(b'x'))], ["", "\u{fffd}x"]);
@@ -78,7 +98,7 @@ fn text_before_a_stop_string_comes_at_once_and_no_part_of_it_ever() {
     let tokenizer = &DEFAULT_MODEL.tokenizer;
     let tokens = tokenizer.encode("The answer is 42.\nUser: more", false).unwrap();
     let stop: Arc<[String]> = Arc::from(["\nUser:".to_owned()]);
-    let mut stream = TextStream::new(tokenizer.clone(), stop, true);
+    let mut stream = TextStream::new(tokenizer.clone(), &TextOptions { stop, ..TextOptions::default() });
     let deltas: Vec<_> = tokens.iter().map(|&token| stream.push(&[token]).unwrap()).collect();
     let texts: Vec<&str> = deltas.iter().map(|delta| delta.text.as_str()).collect();
     assert_eq!(texts[..6], ["The", " answer", " is", " ", "4", "2"]);
@@ -88,7 +108,7 @@ fn text_before_a_stop_string_comes_at_once_and_no_part_of_it_ever() {
 
 #[test]
 fn an_unknown_token_is_an_error() {
-    let mut stream = TextStream::new(DEFAULT_MODEL.tokenizer.clone(), Arc::from([]), true);
+    let mut stream = TextStream::new(DEFAULT_MODEL.tokenizer.clone(), &TextOptions::default());
     assert!(stream.push(&[49_152]).is_err());
 }
 

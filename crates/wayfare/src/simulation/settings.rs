@@ -108,7 +108,20 @@ impl AnswerOptions {
             }
         };
         let end_of_text = *text.end_of_text.first().ok_or_else(|| anyhow!("the tokeniser ends no text"))?;
-        Ok(Answers { text: text_of_answers, length: self.sim_output_tokens, end_of_text, seed })
+        // In the order in which they end JSON soonest; other grammars get what they allow of it.
+        let mut closers = Vec::new();
+        for closer in ["}", "]", "\"", ","] {
+            if let [token] = encode(closer)?[..] {
+                closers.push(token);
+            }
+        }
+        Ok(Answers {
+            text: text_of_answers,
+            length: self.sim_output_tokens,
+            end_of_text,
+            closers: closers.into(),
+            seed,
+        })
     }
 
     /// What is made to fail; `None` when nothing is.

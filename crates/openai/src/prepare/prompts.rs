@@ -1,0 +1,146 @@
+//! From messages and prompts to tokens.
+
+use std::sync::Arc;
+
+use wayfare_engine::TokenId;
+use wayfare_text::RenderOptions;
+
+use crate::endpoint::Endpoint;
+use crate::error::ApiError;
+use crate::params::{ChatParams, CommonParams, CompletionParams, Fields, Prompt, Truncation};
+
+use super::{PreparedPrompt, Preparer, error_chain};
+
+/// Tokens of a completion when the client does not say how many: OpenAI's and vLLM's default.
+const DEFAULT_COMPLETION_TOKENS: u32 = 16;
+
+/// The longest tokens of known vocabularies are runs of 128 spaces.
+const MAX_TOKEN_BYTES: usize = 128;
+
+/// A request whose fields are understood and whose prompts are tokens.
+pub(super) struct Asked {
+    pub(super) common: CommonParams,
+    pub(super) model: String,
+    pub(super) prompts: Vec<TokenisedPrompt>,
+    pub(super) echo: bool,
+    pub(super) logprobs: Option<u32>,
+}
+
+pub(super) struct TokenisedPrompt {
+    tokens: Vec<TokenId>,
+    echo: Option<Arc<str>>,
+}
+
+impl Preparer {
+    pub(super) fn read_chat(&self, fields: Fields) -> Result<Asked, ApiError> {
+        let ChatParams { common, messages, echo, logprobs } = ChatParams::read(fields)?;
+        let model = self.model(common.model.as_deref())?;
+        let template = self.chat_template.as_ref().ok_or(ApiError::NoChatTemplate)?;
+        let options =
+            RenderOptions { add_generation_prompt: true, tools: None, kwargs: serde_json::Map::new() };
+        let text = template
+            .render(&messages, &options)
+            .map_err(|error| ApiError::TemplateFailed { detail: error_chain(&error) })?;
+        // A template spells out the special tokens it wants.
+        let add_special_tokens = common.add_special_tokens.unwrap_or(false);
+        let tokens = self.encode(&text, add_special_tokens, Endpoint::Chat)?;
+        let prompts = vec![TokenisedPrompt { tokens, echo: None }];
+        Ok(Asked { common, model, prompts, echo, logprobs })
+    }
+
+    pub(super) fn read_completion(&self, fields: Fields) -> Result<Asked, ApiError> {
+        let CompletionParams { common, prompts, echo, logprobs } = CompletionParams::read(fields)?;
+        let model = self.model(common.model.as_deref())?;
+        let endpoint = Endpoint::Completion;
+        let add_special_tokens = common.add_special_tokens.unwrap_or(true);
+        let prompts = prompts.into_iter().map(|prompt| {
+            let (tokens, text) = match prompt {
+                Prompt::Text(text) => (self.encode(&text, add_special_tokens, endpoint)?, Some(text)),
+                Prompt::Tokens(tokens) => {
+                    self.check_tokens(endpoint.prompt_param(), &tokens)?;
+                    (tokens, None)
+                }
+            };
+            let echo = match (echo, text) {
+                (false, _) => None,
+                (true, Some(text)) => Some(text.into()),
+                (true, None) => {
+                    let text = self.tokenizer.decode(&tokens, common.skip_special_tokens);
+                    let text = text
+                        .map_err(|error| ApiError::invalid(endpoint.prompt_param(), error_chain(&error)))?;
+                    Some(text.into())
+                }
+            };
+            Ok(TokenisedPrompt { tokens, echo })
+        });
+        let prompts = prompts.collect::<Result<_, ApiError>>()?;
+        Ok(Asked { common, model, prompts, echo, logprobs })
+    }
+
+    /// Cuts the prompts where that is wanted, and gives each answer its limit.
+    pub(super) fn finish_prompts(
+        &self,
+        endpoint: Endpoint,
+        prompts: Vec<TokenisedPrompt>,
+        asked_tokens: Option<u32>,
+        truncation: Truncation,
+    ) -> Result<Vec<PreparedPrompt>, ApiError> {
+        let context = self.limits.context_tokens();
+        let most = match truncation {
+            Truncation::Never => usize::MAX,
+            Truncation::ToFit => {
+                let default = if endpoint == Endpoint::Chat { 1 } else { DEFAULT_COMPLETION_TOKENS };
+                context.saturating_sub(asked_tokens.unwrap_or(default)).max(1) as usize
+            }
+            Truncation::To(tokens) if tokens > context => {
+                let problem = format!("it is more than the model's context of {context} tokens");
+                return Err(ApiError::invalid("truncate_prompt_tokens", problem));
+            }
+            Truncation::To(tokens) => tokens as usize,
+        };
+        let finish = |TokenisedPrompt { tokens, echo }| {
+            let param = endpoint.prompt_param();
+            let kept = &tokens[tokens.len().saturating_sub(most)..];
+            self.check_tokens(param, kept)?;
+            if kept.is_empty() {
+                return Err(ApiError::invalid(param, "it has no tokens"));
+            }
+            let max_tokens = self.max_tokens(endpoint, asked_tokens, kept.len())?;
+            Ok(PreparedPrompt { tokens: kept.into(), max_tokens, echo })
+        };
+        prompts.into_iter().map(finish).collect()
+    }
+
+    pub(super) fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        endpoint: Endpoint,
+    ) -> Result<Vec<TokenId>, ApiError> {
+        let context = self.limits.context_tokens();
+        // Tokenising takes a hundred bytes of memory per byte of text: what cannot fit anyway is not tried.
+        if text.len() / MAX_TOKEN_BYTES > context as usize {
+            let where_prompt = endpoint.prompt_param();
+            return Err(ApiError::PromptTooLarge { context, bytes: text.len(), where_prompt });
+        }
+        self.tokenizer
+            .encode(text, add_special_tokens)
+            .map_err(|error| ApiError::invalid(endpoint.prompt_param(), error_chain(&error)))
+    }
+
+    /// The limit on output tokens in force: what was asked for, or the endpoint's default within the context.
+    fn max_tokens(&self, endpoint: Endpoint, asked: Option<u32>, prompt: usize) -> Result<u32, ApiError> {
+        let context = self.limits.context_tokens();
+        let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
+        let room = context.saturating_sub(prompt);
+        let max_tokens = asked.unwrap_or(match endpoint {
+            Endpoint::Chat => room.max(1),
+            Endpoint::Completion => room.clamp(1, DEFAULT_COMPLETION_TOKENS),
+        });
+        if max_tokens <= room {
+            return Ok(max_tokens);
+        }
+        let where_prompt = endpoint.prompt_param();
+        Err(ApiError::ContextLengthExceeded { context, prompt, completion: max_tokens, where_prompt })
+    }
+}
