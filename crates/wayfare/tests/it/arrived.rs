@@ -26,25 +26,33 @@ impl Journey {
         }
     }
 
-    /// How the one sequence ended; nothing when there was none.
+    /// How the first sequence ended; nothing when there was none.
     pub(crate) fn finish_status(&self) -> Option<&str> {
         self.cores.first()?.events.last()?.text("finish.status")
     }
 
-    /// Names of the events of the one sequence, without their prefix.
+    /// Names of the events of the first sequence, without their prefix.
     pub(crate) fn core_events(&self) -> Vec<&str> {
         let core = self.cores.first().into_iter();
         core.flat_map(|core| core.event_names()).map(|name| name.trim_start_matches("journey.")).collect()
     }
 
+    /// Why the first choice ended, as the client was told.
     pub(crate) fn finish_reason(&self) -> Option<&str> {
-        match self.request.attributes.get("gen_ai.response.finish_reasons")? {
-            AttributeValue::List(reasons) => match reasons.first()? {
-                AttributeValue::Text(reason) => Some(reason),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.finish_reasons().into_iter().next()
+    }
+
+    fn finish_reasons(&self) -> Vec<&str> {
+        let Some(AttributeValue::List(reasons)) =
+            self.request.attributes.get("gen_ai.response.finish_reasons")
+        else {
+            return Vec::new();
+        };
+        let text = |reason| match reason {
+            &AttributeValue::Text(ref text) => text.as_str(),
+            _ => "no text",
+        };
+        reasons.iter().map(text).collect()
     }
 
     pub(crate) fn status(&self) -> Option<i64> {
@@ -63,7 +71,9 @@ pub(crate) fn journeys(spans: Vec<SpanView>) -> Result<Vec<Journey>, String> {
     let mut journeys: Vec<Journey> = requests
         .into_iter()
         .map(|request| {
-            let own = cores.remove(&(request.trace_id.clone(), request.span_id.clone())).unwrap_or_default();
+            let key = (request.trace_id.clone(), request.span_id.clone());
+            let mut own = cores.remove(&key).unwrap_or_default();
+            own.sort_by_key(|core| core.int("wayfare.sequence_index"));
             Journey { request, cores: own }
         })
         .collect();
@@ -127,23 +137,27 @@ fn check(journey: &Journey) -> Result<(), String> {
     journey.cores.iter().try_for_each(check_ledger)?;
     let request = &journey.request;
     let handed_over = request.event("api.HANDOFF_TO_CORE").is_some();
-    ensure(journey.cores.len() == usize::from(handed_over), "a sequence for each that was handed over")?;
-    for core in &journey.cores {
+    ensure(journey.cores.is_empty() != handed_over, "a sequence when it was handed over, and only then")?;
+    let choices = request.int("gen_ai.request.n").unwrap_or(1);
+    ensure(journey.cores.len() as i64 % choices == 0, "a sequence for each choice of each prompt")?;
+    let has_response = request.event("api.FIRST_RESPONSE_FROM_CORE").is_some();
+    let has_token = |core: &SpanView| core.event("journey.FIRST_TOKEN").is_some();
+    ensure(journey.cores.iter().any(has_token) || !has_response, "a response needs a token")?;
+    let finish_reasons = journey.finish_reasons();
+    for (index, core) in journey.cores.iter().enumerate() {
         ensure(core.is_child_of(request), "the sequence's span is a child of the request's")?;
         ensure(core.trace_state == request.trace_state, "one trace state")?;
         ensure(core.text("gen_ai.request.id") == request.text("gen_ai.request.id"), "one request id")?;
-        ensure(core.int("wayfare.sequence_index") == Some(0), "the sequence has its index")?;
+        ensure(core.int("wayfare.sequence_index") == Some(index as i64), "each sequence has its index")?;
         check_core(core)?;
         ensure(ns(&core.events[0]) >= ns(&request.events[0]), "queued after it arrived")?;
-        let has_token = core.event("journey.FIRST_TOKEN").is_some();
-        let has_response = request.event("api.FIRST_RESPONSE_FROM_CORE").is_some();
-        ensure(has_token || !has_response, "a response needs a token")?;
         if journey.ending() == "departed" {
-            ensure(has_token && has_response, "an answer has a token")?;
-            let agrees = match journey.finish_reason() {
-                Some("length") => journey.finish_status() == Some("length"),
+            ensure(has_token(core) && has_response, "an answer has a token")?;
+            let status = core.events.last().and_then(|event| event.text("finish.status"));
+            let agrees = match finish_reasons.get(index) {
+                Some(&"length") => status == Some("length"),
                 // A stop string is found outside of the engine, which may end the sequence at the same time.
-                Some("stop") => true,
+                Some(&"stop") => true,
                 _ => false,
             };
             ensure(agrees, "both parts agree on how it ended")?;

@@ -80,7 +80,7 @@ impl Plan {
             83..86 => (path, with(good(), json!({"model": "other"})).to_string(), false),
             86..89 => (path, with(good(), json!({"max_tokens": 100_000})).to_string(), false),
             89..92 => (path, with(good(), json!({"top_p": 7})).to_string(), false),
-            92..95 => (path, with(good(), json!({"n": 3})).to_string(), false),
+            92..95 => (path, with(good(), json!({"n": 0})).to_string(), false),
             95..98 => (BUG, String::new(), false),
             _ => ("/v1/nothing", String::new(), false),
         };
