@@ -21,7 +21,7 @@ use crate::Tokenizer;
 mod cache;
 mod gbnf;
 mod matcher;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod vocabulary;

@@ -16,9 +16,12 @@ use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde_json::{Map, Value as Json};
 
+use crate::tools::ToolFormat;
+
 mod clock;
 mod generation;
 mod json;
+mod messages;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,9 @@ const FUEL: u64 = 4_000_000;
 /// Enough to free the deepest value that a template can build with its fuel. Freeing recurses, and nothing else
 /// bounds the depth of a value that a loop wraps up over and over. The pages are only used if that happens.
 const DEEP_STACK_BYTES: usize = 512 << 20;
+
+/// Longest template that a request may bring.
+const MAX_REQUEST_TEMPLATE_BYTES: usize = 128 << 10;
 
 /// The name of the template that is used unless there is a reason for another.
 const DEFAULT_NAME: &str = "default";
@@ -66,6 +72,11 @@ pub struct RenderOptions {
     pub add_generation_prompt: bool,
     /// The tools of the request, an array as the client sent it.
     pub tools: Option<Json>,
+    /// Documents for the model to answer from, an array as the client sent it.
+    pub documents: Option<Json>,
+    /// Whether the prompt ends with the text of the last message, for the model to go on with it. Not together with
+    /// `add_generation_prompt`.
+    pub continue_final_message: bool,
     /// More variables for the template.
     pub kwargs: Map<String, Json>,
 }
@@ -82,6 +93,14 @@ pub enum TemplateError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A request's template is too long.
+    #[error(
+        "the chat template has {bytes} bytes, more than the {MAX_REQUEST_TEMPLATE_BYTES} that are allowed"
+    )]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
     /// A list of templates without one to use.
     #[error("no chat template is named \"default\"")]
     NoDefault,
@@ -95,6 +114,14 @@ pub enum RenderError {
     Rejected {
         /// What the template says.
         message: String,
+    },
+    /// A message, or an option, is not what it should be.
+    #[error("{field}: {problem}")]
+    Message {
+        /// Where.
+        field: String,
+        /// What is wrong.
+        problem: String,
     },
     /// The client set a variable that is not its to set.
     #[error("chat template variable {name:?} is set by the server and cannot be given")]
@@ -121,9 +148,28 @@ pub enum RenderError {
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     special: Arc<SpecialTokens>,
-    has_tool_use: bool,
+    /// What the default template is like.
+    default: Traits,
+    /// What the template is like that is used when there are tools, if that is another.
+    tool_use: Option<Traits>,
     /// Whether a template has what it takes to build values of any depth: state that a loop carries on.
     may_build_deep_values: bool,
+}
+
+/// What a template's text says about it.
+#[derive(Clone, Copy, Debug)]
+struct Traits {
+    loops_over_content: bool,
+    tool_format: Option<ToolFormat>,
+}
+
+impl Traits {
+    fn of(source: &str) -> Self {
+        Self {
+            loops_over_content: messages::loops_over_content(source),
+            tool_format: ToolFormat::guess(source),
+        }
+    }
 }
 
 impl ChatTemplate {
@@ -142,22 +188,49 @@ impl ChatTemplate {
     /// When one of them is not valid Jinja, or none is the default.
     pub fn of_several(templates: Vec<NamedTemplate>, special: SpecialTokens) -> Result<Self, TemplateError> {
         let mut environment = environment();
-        let mut has_tool_use = false;
-        let mut has_default = false;
+        let (mut default, mut tool_use) = (None, None);
         let may_build_deep_values = templates.iter().any(|template| template.source.contains("namespace"));
         for NamedTemplate { name, source } in templates {
-            has_tool_use |= name == TOOL_USE_NAME;
-            has_default |= name == DEFAULT_NAME;
+            match name.as_str() {
+                DEFAULT_NAME => default = Some(Traits::of(&source)),
+                TOOL_USE_NAME => tool_use = Some(Traits::of(&source)),
+                _ => {}
+            }
             environment
                 .add_template_owned(name.clone(), generation::without_tags(source))
                 .map_err(|source| TemplateError::Syntax { name, source: Box::new(source) })?;
         }
-        if !has_default {
-            return Err(TemplateError::NoDefault);
-        }
+        let default = default.ok_or(TemplateError::NoDefault)?;
         add_clock(&mut environment, system_time);
         let (environment, special) = (Arc::new(environment), Arc::new(special));
-        Ok(Self { environment, special, has_tool_use, may_build_deep_values })
+        Ok(Self { environment, special, default, tool_use, may_build_deep_values })
+    }
+
+    /// A template that a request brings itself, with the special tokens and the clock of this one. Whoever writes a
+    /// template decides what the model is told and how much work the rendering is, within its budget: to be used only
+    /// where the operator allows it.
+    ///
+    /// # Errors
+    /// When it is too long, or not valid Jinja.
+    pub fn replaced_by(&self, source: String) -> Result<Self, TemplateError> {
+        if source.len() > MAX_REQUEST_TEMPLATE_BYTES {
+            return Err(TemplateError::TooLong { bytes: source.len() });
+        }
+        let mut environment = Environment::clone(&self.environment);
+        environment.clear_templates();
+        let default = Traits::of(&source);
+        let name = DEFAULT_NAME;
+        environment
+            .add_template_owned(name, generation::without_tags(source))
+            .map_err(|source| TemplateError::Syntax { name: name.to_owned(), source: Box::new(source) })?;
+        let (environment, special) = (Arc::new(environment), self.special.clone());
+        Ok(Self { environment, special, default, tool_use: None, may_build_deep_values: true })
+    }
+
+    /// The form of tool calls that the template teaches, if it is one that is known.
+    #[must_use]
+    pub fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_use.unwrap_or(self.default).tool_format
     }
 
     /// The same template with another clock behind `strftime_now`, for renderings that can be repeated.
@@ -167,8 +240,9 @@ impl ChatTemplate {
         self
     }
 
-    /// The prompt that stands for `messages`, a JSON array of chat messages as OpenAI's API has them. Their
-    /// content reaches the template as it is; most templates expect a string.
+    /// The prompt that stands for `messages`, a JSON array of chat messages as OpenAI's API has them. Content may be
+    /// a string or a list of parts that are text; the template gets what it expects. The arguments of tool calls are
+    /// parsed.
     ///
     /// # Errors
     /// [`RenderError`] says who is at fault.
@@ -176,6 +250,22 @@ impl ChatTemplate {
         if let Some(name) = RESERVED.into_iter().find(|name| options.kwargs.contains_key(*name)) {
             return Err(RenderError::ReservedVariable { name: name.to_owned() });
         }
+        if options.continue_final_message && options.add_generation_prompt {
+            let problem =
+                "cannot be together with add_generation_prompt: the prompt ends either way".to_owned();
+            return Err(RenderError::Message { field: "continue_final_message".to_owned(), problem });
+        }
+        let with_tools = self.tool_use.filter(|_| options.tools.is_some());
+        let loops_over_content = with_tools.unwrap_or(self.default).loops_over_content;
+        let messages = messages::prepared(messages, loops_over_content)?;
+        if !options.continue_final_message {
+            return self.render_safely(&messages, options);
+        }
+        messages::cut_at_mark(self.render_safely(&messages::marked(messages)?, options)?)
+    }
+
+    /// Renders on a stack that is large enough.
+    fn render_safely(&self, messages: &Json, options: &RenderOptions) -> Result<String, RenderError> {
         if !self.may_build_deep_values {
             return self.render_here(messages, options);
         }
@@ -189,7 +279,8 @@ impl ChatTemplate {
     }
 
     fn render_here(&self, messages: &Json, options: &RenderOptions) -> Result<String, RenderError> {
-        let name = if options.tools.is_some() && self.has_tool_use { TOOL_USE_NAME } else { DEFAULT_NAME };
+        let name =
+            if options.tools.is_some() && self.tool_use.is_some() { TOOL_USE_NAME } else { DEFAULT_NAME };
         let context = self.context(messages, options);
         let template = self.environment.get_template(name).map_err(|error| render_error(&error))?;
         template.render(context).map_err(|error| render_error(&error))
@@ -209,7 +300,7 @@ impl ChatTemplate {
             ("messages", Value::from(Serde(messages))),
             ("tools", Value::from(Serde(&options.tools))),
             // `transformers` defines it even when there are none.
-            ("documents", Value::from(())),
+            ("documents", Value::from(Serde(&options.documents))),
             ("add_generation_prompt", Value::from(options.add_generation_prompt)),
         ];
         Value::from_pairs(special.chain(given).chain(fixed))
@@ -220,7 +311,8 @@ impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatTemplate")
             .field("special", &self.special)
-            .field("has_tool_use", &self.has_tool_use)
+            .field("default", &self.default)
+            .field("tool_use", &self.tool_use)
             .finish_non_exhaustive()
     }
 }

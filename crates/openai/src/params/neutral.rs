@@ -133,22 +133,20 @@ mod tests {
     #[test]
     fn neutral_values_pass_and_others_are_named() {
         for (name, value) in [
-            ("n", json!(1)),
-            ("n", json!(1.0)),
-            ("presence_penalty", json!(0.0)),
+            ("best_of", json!(1)),
+            ("best_of", json!(1.0)),
+            ("length_penalty", json!(1.0)),
             ("tools", json!([])),
             ("tools", json!(null)),
-            ("response_format", json!({"type": "text"})),
             ("suffix", json!(null)),
             ("user", json!("me")),
         ] {
             assert!(check(name, &value).is_ok(), "{name} {value}");
         }
         for (name, value) in [
-            ("n", json!(2)),
-            ("presence_penalty", json!(0.1)),
+            ("best_of", json!(2)),
+            ("length_penalty", json!(0.1)),
             ("tools", json!([{}])),
-            ("response_format", json!({"type": "json_object"})),
             ("suffix", json!("x")),
             ("user", json!(1)),
         ] {

@@ -36,8 +36,7 @@ impl Preparer {
         let ChatParams { common, messages, echo, logprobs } = ChatParams::read(fields)?;
         let model = self.model(common.model.as_deref())?;
         let template = self.chat_template.as_ref().ok_or(ApiError::NoChatTemplate)?;
-        let options =
-            RenderOptions { add_generation_prompt: true, tools: None, kwargs: serde_json::Map::new() };
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let text = template
             .render(&messages, &options)
             .map_err(|error| ApiError::TemplateFailed { detail: error_chain(&error) })?;

@@ -50,7 +50,38 @@ async fn bad_values_name_their_parameter() {
             ("seed", json!(true)),
             ("max_tokens", json!(0)),
             ("max_tokens", json!(-1)),
-            ("max_completion_tokens", json!(0)),
+            ("max_completion_tokens", json!(-1)),
+            ("n", json!(0)),
+            ("n", json!(129)),
+            ("presence_penalty", json!(2.1)),
+            ("frequency_penalty", json!(-2.1)),
+            ("repetition_penalty", json!(0)),
+            ("logit_bias", json!([])),
+            ("logit_bias", json!({"x": 1})),
+            ("logit_bias", json!({"257": 1})),
+            ("logit_bias.1", json!(101)),
+            ("bad_words", json!([""])),
+            ("bad_words", json!("no")),
+            ("allowed_token_ids", json!([])),
+            ("allowed_token_ids", json!([257])),
+            ("min_tokens", json!(100)),
+            ("prompt_logprobs", json!(21)),
+            ("truncate_prompt_tokens", json!(0)),
+            ("truncate_prompt_tokens", json!(100_000)),
+            ("response_format.type", json!({"type": null})),
+            ("response_format.json_schema", json!({"type": "json_schema"})),
+            (
+                "response_format.json_schema.schema",
+                json!({"type": "json_schema", "json_schema": {"schema": 7}}),
+            ),
+            ("structured_outputs", json!({"regex": "a", "json_object": true})),
+            ("structured_outputs.choice", json!({"choice": []})),
+            ("guided_regex", json!("(")),
+            ("guided_regex", json!(7)),
+            ("guided_json", json!("{")),
+            ("guided_json", json!({"type": "nonsense"})),
+            ("guided_choice", json!([""])),
+            ("guided_grammar", json!("nonsense")),
             ("stop", json!([""])),
             ("stop", json!([1])),
             ("stop", json!(["a"; 17].to_vec())),
@@ -66,9 +97,26 @@ async fn bad_values_name_their_parameter() {
             ("cache_salt", json!(7)),
             ("stream_options", json!({"include_usage": true})),
         ] {
-            let body = request_for(path, json!({param: value}));
+            let (field, _) = param.split_once('.').unwrap_or((param, ""));
+            let value = if param == "logit_bias.1" { json!({"1": value}) } else { value };
+            let mut fields = json!({"max_tokens": 20});
+            fields[field] = value;
+            let body = request_for(path, fields);
             check_body(&rig, path, &body, param, "invalid_value").await;
         }
+        let two = request_for(path, json!({"guided_regex": "a", "response_format": {"type": "json_object"}}));
+        check_body(&rig, path, &two, "guided_regex", "invalid_value").await;
+    }
+    for (path, fields, param) in [
+        (CHAT, json!({"logprobs": 1}), "logprobs"),
+        (CHAT, json!({"top_logprobs": 1}), "top_logprobs"),
+        (CHAT, json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (COMPLETIONS, json!({"logprobs": true}), "logprobs"),
+        (COMPLETIONS, json!({"logprobs": 21}), "logprobs"),
+        (COMPLETIONS, json!({"n": 128, "prompt": vec!["a"; 9]}), "n"),
+        (COMPLETIONS, json!({"prompt": vec!["a"; 1025]}), "prompt"),
+    ] {
+        check_body(&rig, path, &request_for(path, fields), param, "invalid_value").await;
     }
 }
 
@@ -77,33 +125,31 @@ async fn what_is_not_supported_is_named() {
     let rig = Setup::answering("x").start();
     for path in [CHAT, COMPLETIONS] {
         for (param, value) in [
-            ("n", json!(2)),
             ("best_of", json!(2)),
-            ("logprobs", json!(true)),
-            ("logprobs", json!(0)),
-            ("top_logprobs", json!(1)),
-            ("echo", json!(true)),
             ("suffix", json!("x")),
-            ("logit_bias", json!({"1": 1})),
-            ("presence_penalty", json!(0.1)),
-            ("frequency_penalty", json!(-0.1)),
-            ("repetition_penalty", json!(1.1)),
             ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("required")),
-            ("response_format", json!({"type": "json_object"})),
-            ("guided_regex", json!("a")),
             ("priority", json!(1)),
-            ("min_tokens", json!(1)),
         ] {
             let body = request_for(path, json!({param: value}));
             check_body(&rig, path, &body, param, "unsupported_parameter").await;
         }
         let body = request_for(path, json!({"temprature": 1}));
         check_body(&rig, path, &body, "temprature", "unknown_parameter").await;
-        let body =
-            request_for(path, json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}));
-        let param = "stream_options.continuous_usage_stats";
-        check_body(&rig, path, &body, param, "unsupported_parameter").await;
+        for (name, value) in [("include_obfuscation", json!(true)), ("prompt_logprobs", json!(1))] {
+            let mut body = request_for(path, json!({"stream": true}));
+            let param = match name {
+                "prompt_logprobs" => {
+                    body[name] = value;
+                    name.to_owned()
+                }
+                _ => {
+                    body["stream_options"] = json!({name: value});
+                    format!("stream_options.{name}")
+                }
+            };
+            check_body(&rig, path, &body, &param, "unsupported_parameter").await;
+        }
         let body = request_for(path, json!({"stream": true, "stream_options": {"x": null, "y": 1}}));
         check_body(&rig, path, &body, "stream_options.y", "unknown_parameter").await;
     }
@@ -142,20 +188,20 @@ async fn messages_and_prompts_are_checked() {
     ] {
         check_body(&rig, CHAT, &chat(messages), param, code).await;
     }
-    for (prompt, code) in [
-        (json!(null), "missing_parameter"),
-        (json!([]), "invalid_value"),
-        (json!([[]]), "invalid_value"),
-        (json!(""), "invalid_value"),
-        (json!({}), "invalid_value"),
-        (json!([true]), "invalid_value"),
-        (json!([1, "a"]), "invalid_value"),
-        (json!([257]), "invalid_value"),
-        (json!([-1]), "invalid_value"),
-        (json!(["a", "b"]), "unsupported_parameter"),
-        (json!([[1], [2]]), "unsupported_parameter"),
+    for (prompt, param, code) in [
+        (json!(null), "prompt", "missing_parameter"),
+        (json!([]), "prompt", "invalid_value"),
+        (json!([[]]), "prompt[0]", "invalid_value"),
+        (json!(""), "prompt", "invalid_value"),
+        (json!({}), "prompt", "invalid_value"),
+        (json!([true]), "prompt[0]", "invalid_value"),
+        (json!([1, "a"]), "prompt", "invalid_value"),
+        (json!([257]), "prompt", "invalid_value"),
+        (json!([-1]), "prompt", "invalid_value"),
+        (json!(["a", [1, "b"]]), "prompt[1]", "invalid_value"),
+        (json!(["a", 7]), "prompt[1]", "invalid_value"),
     ] {
-        check_body(&rig, COMPLETIONS, &completion(json!({"prompt": prompt})), "prompt", code).await;
+        check_body(&rig, COMPLETIONS, &completion(json!({"prompt": prompt})), param, code).await;
     }
 }
 

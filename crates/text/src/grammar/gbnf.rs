@@ -40,10 +40,10 @@ struct Rule {
     body: Expression,
 }
 
-/// Whether a grammar is in GBNF: the first rule says `::=`.
+/// Whether a grammar is in GBNF: a line begins with a name and `::=`.
 pub(super) fn is_gbnf(grammar: &str) -> bool {
-    let code = |line: &str| line.split(['#', '"']).next().is_some_and(|code| code.contains("::="));
-    grammar.lines().any(code)
+    let of_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    grammar.lines().any(|line| line.trim_start().trim_start_matches(of_name).trim_start().starts_with("::="))
 }
 
 /// The same grammar in Lark form.

@@ -2,7 +2,7 @@
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::regex_to_lark;
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use wayfare_engine::OutputGrammar;
 
 use super::{GrammarError, gbnf, invalid};
@@ -22,7 +22,7 @@ const MAX_PATTERN_PROPERTIES: usize = 32;
 
 /// White space between the tokens of JSON. All of it is optional, and no more than this much: a small model that
 /// prefers white space to an answer would go on with it until its length limit.
-const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+pub(crate) const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
 
 /// What the grammar is called in messages.
 pub(super) fn kind(grammar: &OutputGrammar) -> &'static str {
@@ -52,7 +52,8 @@ pub(super) fn top_level(grammar: &OutputGrammar) -> Result<TopLevelGrammar, Gram
         OutputGrammar::JsonObject | OutputGrammar::JsonSchema(_) => MAX_SCHEMA_BYTES,
         OutputGrammar::Regex(_) => MAX_REGEX_BYTES,
         OutputGrammar::Choice(_) => MAX_CHOICE_BYTES,
-        OutputGrammar::Grammar(_) => MAX_GRAMMAR_BYTES,
+        // What of it is not schemas has a lower limit.
+        OutputGrammar::Grammar(_) => MAX_GRAMMAR_BYTES + MAX_SCHEMA_BYTES,
     };
     let bytes = text_bytes(grammar);
     if bytes > limit {
@@ -65,18 +66,15 @@ pub(super) fn top_level(grammar: &OutputGrammar) -> Result<TopLevelGrammar, Gram
         ),
         OutputGrammar::Regex(text) => regex(text),
         OutputGrammar::Choice(choices) => choice(choices),
-        OutputGrammar::Grammar(text) if gbnf::is_gbnf(text) => gbnf::to_lark(text)
-            .map(TopLevelGrammar::from_lark)
-            .map_err(|error| invalid(kind, &error.to_string())),
         OutputGrammar::Grammar(text) => lark(text),
     }
 }
 
 fn schema(schema: Json) -> Result<TopLevelGrammar, GrammarError> {
-    check_size(&schema)?;
+    Size::default().add(&schema)?;
     let mut schema = match schema {
         Json::Object(schema) => schema,
-        Json::Bool(true) => serde_json::Map::new(),
+        Json::Bool(true) => Map::new(),
         _ => return Err(invalid("JSON schema", "a schema is a JSON object")),
     };
     // The library's own options; a client's would change what its schema means.
@@ -85,35 +83,66 @@ fn schema(schema: Json) -> Result<TopLevelGrammar, GrammarError> {
     Ok(TopLevelGrammar::from_json_schema(Json::Object(schema)))
 }
 
-/// Refuses schemas whose properties take the library too long.
-fn check_size(schema: &Json) -> Result<(), GrammarError> {
-    let (mut properties, mut patterns) = (0, 0);
-    let mut open = vec![schema];
-    while let Some(value) = open.pop() {
-        match value {
-            Json::Array(values) => open.extend(values),
-            Json::Object(members) => {
-                let size =
-                    |name: &str| members.get(name).and_then(Json::as_object).map_or(0, |object| object.len());
-                let here = size("properties");
-                properties += here;
-                patterns += size("patternProperties");
-                let message = if here > MAX_PROPERTIES_OF_OBJECT {
-                    format!("an object has {here} properties, more than {MAX_PROPERTIES_OF_OBJECT}")
-                } else if properties > MAX_PROPERTIES {
-                    format!("it has more than {MAX_PROPERTIES} properties")
-                } else if patterns > MAX_PATTERN_PROPERTIES {
-                    format!("it has more than {MAX_PATTERN_PROPERTIES} patternProperties")
-                } else {
+/// What takes the library more time than its own limits let see.
+#[derive(Default)]
+struct Size {
+    properties: usize,
+    patterns: usize,
+}
+
+impl Size {
+    /// Adds a schema, and refuses what is too much.
+    fn add(&mut self, schema: &Json) -> Result<(), GrammarError> {
+        let mut open = vec![schema];
+        while let Some(value) = open.pop() {
+            match value {
+                Json::Array(values) => open.extend(values),
+                Json::Object(members) => {
+                    self.add_object(members)
+                        .map_err(|message| GrammarError::TooComplex { kind: "JSON schema", message })?;
                     open.extend(members.values());
-                    continue;
-                };
-                return Err(GrammarError::TooComplex { kind: "JSON schema", message });
+                }
+                _ => {}
             }
-            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_object(&mut self, members: &Map<String, Json>) -> Result<(), String> {
+        let size = |name: &str| members.get(name).and_then(Json::as_object).map_or(0, Map::len);
+        let here = size("properties");
+        self.properties += here;
+        self.patterns += size("patternProperties");
+        if here > MAX_PROPERTIES_OF_OBJECT {
+            return Err(format!("an object has {here} properties, more than {MAX_PROPERTIES_OF_OBJECT}"));
+        }
+        if self.properties > MAX_PROPERTIES {
+            return Err(format!("it has more than {MAX_PROPERTIES} properties"));
+        }
+        if self.patterns > MAX_PATTERN_PROPERTIES {
+            return Err(format!("it has more than {MAX_PATTERN_PROPERTIES} patternProperties"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks the schemas in a grammar in Lark form; returns how many bytes they are.
+fn embedded_schemas(grammar: &str) -> Result<usize, GrammarError> {
+    const MARK: &str = "%json";
+    let (mut size, mut bytes) = (Size::default(), 0);
+    let mut rest = grammar;
+    while let Some(place) = rest.find(MARK) {
+        rest = &rest[place + MARK.len()..];
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
+        // What is no JSON the library refuses, or it stands in a text or a comment.
+        if let Some(Ok(schema)) = values.next() {
+            size.add(&schema)?;
+            let end = values.byte_offset();
+            bytes += end;
+            rest = rest.get(end..).unwrap_or_default();
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn regex(expression: &str) -> Result<TopLevelGrammar, GrammarError> {
@@ -136,7 +165,17 @@ fn choice(choices: &[String]) -> Result<TopLevelGrammar, GrammarError> {
     Ok(TopLevelGrammar::from_lark(format!("start: CHOICE\nCHOICE: {}", literals.join("\n | "))))
 }
 
+/// Lark, or GBNF.
 fn lark(grammar: &str) -> Result<TopLevelGrammar, GrammarError> {
+    let is_gbnf = gbnf::is_gbnf(grammar);
+    let bytes = grammar.len() - if is_gbnf { 0 } else { embedded_schemas(grammar)? };
+    if bytes > MAX_GRAMMAR_BYTES {
+        return Err(GrammarError::TooLong { kind: "grammar", bytes, limit: MAX_GRAMMAR_BYTES });
+    }
+    if is_gbnf {
+        let lark = gbnf::to_lark(grammar).map_err(|error| invalid("grammar", &error.to_string()))?;
+        return Ok(TopLevelGrammar::from_lark(lark));
+    }
     let nesting = lark_nesting(grammar);
     if nesting > MAX_NESTING {
         let message = format!("brackets are nested {nesting} deep, more than {MAX_NESTING}");
@@ -149,7 +188,7 @@ fn lark(grammar: &str) -> Result<TopLevelGrammar, GrammarError> {
 }
 
 /// A string of the Lark form, which is JSON's.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     // Lark takes no control characters in a string; JSON allows this one.
     Json::from(text).to_string().replace('\x7F', "\\u007f")
 }

@@ -7,6 +7,8 @@ mod directory;
 #[cfg(test)]
 mod gguf_file;
 #[cfg(test)]
+mod grammar;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 mod tokenizer_json;
