@@ -48,11 +48,11 @@ impl Journey {
         else {
             return Vec::new();
         };
-        let text = |reason| match reason {
-            &AttributeValue::Text(ref text) => text.as_str(),
+        let texts = reasons.iter().map(|reason| match reason {
+            AttributeValue::Text(text) => text.as_str(),
             _ => "no text",
-        };
-        reasons.iter().map(text).collect()
+        });
+        texts.collect()
     }
 
     pub(crate) fn status(&self) -> Option<i64> {
