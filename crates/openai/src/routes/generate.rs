@@ -58,8 +58,7 @@ async fn generate(
     context.journey.described(|| prepared.attributes(endpoint));
     // It may have changed while the body came.
     state.check_serving()?;
-    let generation =
-        Generation::start(state, context, endpoint, id.clone(), &prepared, body_complete, deadline)?;
+    let generation = Generation::start(state, context, endpoint, &id, &prepared, body_complete, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
     let shape = AnswerShape::new(state.tokenizer().clone(), &prepared);
