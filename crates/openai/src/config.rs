@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wayfare_engine::{Engine, TokenId};
 use wayfare_journey::{Clock, Tracer, WallAnchor};
-use wayfare_text::{ChatTemplate, Tokenizer};
+use wayfare_text::{ChatTemplate, ReasoningFormat, Tokenizer, ToolFormat};
 
 use crate::metrics::MetricSource;
 
@@ -20,8 +20,8 @@ pub struct ServerConfig {
     pub engine: Arc<dyn Engine>,
     /// The model's tokeniser.
     pub tokenizer: Tokenizer,
-    /// The model's chat template; without one, chat requests are refused.
-    pub chat_template: Option<ChatTemplate>,
+    /// How messages become prompts, and answers messages.
+    pub chat: ChatConfig,
     /// The tokens that end a text.
     pub end_of_text: Vec<TokenId>,
     /// Opens the span of each request; `None` when tracing is off.
@@ -40,6 +40,19 @@ pub struct ServerConfig {
     pub per_request_metrics: bool,
     /// Parts of the program whose metrics are shown with the server's own.
     pub metric_sources: Vec<Arc<dyn MetricSource>>,
+}
+
+/// How messages become prompts, and answers messages.
+#[derive(Clone, Debug, Default)]
+pub struct ChatConfig {
+    /// The model's chat template; without one, chat requests are refused.
+    pub template: Option<ChatTemplate>,
+    /// How the model writes tool calls; without it, it is what the template teaches, if that is known.
+    pub tool_format: Option<ToolFormat>,
+    /// How the model marks its reasoning; without it, everything is content.
+    pub reasoning_format: Option<ReasoningFormat>,
+    /// Whether clients may send a template of their own. They run within the same limits.
+    pub trusts_request_templates: bool,
 }
 
 /// Bounds on what one client may use up.

@@ -110,7 +110,7 @@ impl Generation {
                 return Err(ApiError::not_submitted(&error, endpoint.prompt_param(), prompt.max_tokens));
             }
             let tokenizer = state.tokenizer().clone();
-            choices.push(Choice::new(tokenizer, &prepared.text, &prepared.form, prompt.echo.as_ref()));
+            choices.push(Choice::new(tokenizer, prepared, prompt.echo.as_ref()));
         }
         outputs.seal(deadline.map(Deadline::at));
         journey.handed_to_core(clock.now());
@@ -262,7 +262,8 @@ impl Generation {
             (None, Some(finish)) => Some(self.engine_end(index, finish)?),
         };
         let Some(choice) = self.choices.get_mut(index) else { return Ok(false) };
-        if let Some(end) = end {
+        if let Some(mut end) = end {
+            end.finish_reason = choice.finish_reason(end.finish_reason);
             match (&mut self.account, &output.finish) {
                 // No effect when it was the engine that ended the sequence.
                 (None, _) => self.outputs.finish(index),

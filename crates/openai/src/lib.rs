@@ -43,7 +43,7 @@ mod server;
 mod shutdown;
 mod sse;
 
-pub use config::{ServerConfig, ServerConfigError, ServerLimits};
+pub use config::{ChatConfig, ServerConfig, ServerConfigError, ServerLimits};
 pub use engine_admin::engine_admin_routes;
 pub use hub::{HubSink, OutputHub, output_channel};
 pub use metrics::{MetricFamily, MetricKind, MetricSource};

@@ -1,6 +1,7 @@
 //! From the bytes of a request to what the engine needs: parse, validate, template, tokenise.
 
 mod grammars;
+mod message;
 mod prompts;
 mod rules;
 mod workshop;
@@ -9,14 +10,16 @@ use std::sync::Arc;
 
 use wayfare_engine::{EngineLimits, SamplingParams, TokenId};
 use wayfare_journey::RequestAttributes;
-use wayfare_text::{ChatTemplate, CompiledGrammar, TextOptions, Tokenizer};
+use wayfare_text::{CompiledGrammar, TextOptions, Tokenizer};
 
+use crate::config::ChatConfig;
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::params::{CommonParams, Fields, StreamOptions};
 use crate::request_metrics::MetricsWanted;
 
 pub(crate) use self::grammars::Grammars;
+pub(crate) use self::message::MessageReader;
 use self::prompts::Asked;
 pub(crate) use self::workshop::Workshop;
 
@@ -39,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) priority: i32,
     pub(crate) cache_salt: Option<Arc<str>>,
     pub(crate) text: TextOptions,
+    /// What takes the answers apart; `None` where they are text and nothing else.
+    pub(crate) message: Option<MessageReader>,
     pub(crate) form: AnswerForm,
     pub(crate) metrics: MetricsWanted,
     /// Whether the client has chosen the seed.
@@ -102,7 +107,7 @@ impl Prepared {
 pub(crate) struct Preparer {
     pub(crate) served_model_names: Vec<String>,
     pub(crate) tokenizer: Tokenizer,
-    pub(crate) chat_template: Option<ChatTemplate>,
+    pub(crate) chat: ChatConfig,
     pub(crate) end_of_text: Arc<[TokenId]>,
     pub(crate) limits: EngineLimits,
     pub(crate) grammars: Grammars,
@@ -119,7 +124,7 @@ impl Preparer {
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
         let fields = Fields::parse(body)?;
-        let Asked { common, model, prompts, echo, logprobs } = match endpoint {
+        let Asked { common, model, prompts, echo, logprobs, grammar, message } = match endpoint {
             Endpoint::Chat => self.read_chat(fields)?,
             Endpoint::Completion => self.read_completion(fields)?,
         };
@@ -143,12 +148,13 @@ impl Preparer {
                 format!("{} is more than the {least} tokens that may come", common.rules.min_tokens);
             return Err(ApiError::invalid("min_tokens", problem));
         }
-        let grammar = match &common.grammar {
+        let grammar = match &grammar {
             None => None,
             Some((param, grammar)) => {
                 Some(self.grammars.compile(&self.tokenizer, &self.end_of_text, grammar, param)?)
             }
         };
+        let needs_special_tokens = message.as_ref().is_some_and(|message| message.needs_special_tokens);
         let CommonParams { seed, stream_options, .. } = common;
         let sampling = SamplingParams {
             temperature: common.temperature,
@@ -178,8 +184,9 @@ impl Preparer {
                 stop: common.stop,
                 include_stop: common.include_stop_str_in_output,
                 min_tokens: common.rules.min_tokens,
-                skip_special_tokens: common.skip_special_tokens,
+                skip_special_tokens: common.skip_special_tokens && !needs_special_tokens,
             },
+            message,
             form: AnswerForm {
                 stream: common.stream,
                 stream_options,

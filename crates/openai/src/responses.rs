@@ -1,10 +1,11 @@
 //! The bodies that clients get, typed, and written without an intermediate tree.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
 use wayfare_engine::TokenId;
-use wayfare_text::Tokenizer;
+use wayfare_text::{AnswerEvent, Tokenizer};
 
 use crate::generation::{ChoiceDelta, StopReason, TokenUsage};
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprobs, TokenWriter};
@@ -151,8 +152,65 @@ pub(crate) struct ChatChoice<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct Message<'a> {
     pub(crate) role: &'static str,
-    pub(crate) content: &'a str,
+    /// Nothing where there are calls and no text.
+    pub(crate) content: Option<Cow<'a, str>>,
     pub(crate) refusal: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall<'a>>,
+}
+
+/// A call of a tool in an assistant's message.
+#[derive(Debug, Serialize)]
+pub(crate) struct ToolCall<'a> {
+    pub(crate) id: &'a str,
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    pub(crate) function: FunctionCall<'a>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FunctionCall<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) arguments: String,
+}
+
+impl<'a> Message<'a> {
+    /// The message that a whole answer is.
+    pub(crate) fn of(delta: &'a ChoiceDelta) -> Self {
+        let mut message = Self {
+            role: "assistant",
+            content: Some(Cow::Borrowed(&delta.text)),
+            refusal: None,
+            reasoning: None,
+            tool_calls: Vec::new(),
+        };
+        for event in &delta.events {
+            match event {
+                AnswerEvent::Reasoning(text) => {
+                    message.reasoning.get_or_insert_default().push_str(text);
+                }
+                AnswerEvent::Content(text) => {
+                    message.content.get_or_insert_default().to_mut().push_str(text);
+                }
+                AnswerEvent::CallStart { name, id, .. } => message.tool_calls.push(ToolCall {
+                    id: id.as_deref().unwrap_or_default(),
+                    kind: "function",
+                    function: FunctionCall { name, arguments: String::new() },
+                }),
+                AnswerEvent::Arguments { text, .. } => {
+                    if let Some(call) = message.tool_calls.last_mut() {
+                        call.function.arguments.push_str(text);
+                    }
+                }
+            }
+        }
+        if !message.tool_calls.is_empty() && message.content.as_deref() == Some("") {
+            message.content = None;
+        }
+        message
+    }
 }
 
 /// A choice of a completion, whole or in a chunk.
@@ -170,7 +228,7 @@ pub(crate) struct CompletionChoice<'a> {
 }
 
 /// A choice in a chunk of a chat answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct ChatChunkChoice<'a> {
     pub(crate) index: usize,
     pub(crate) delta: Delta<'a>,
@@ -189,4 +247,48 @@ pub(crate) struct Delta<'a> {
     pub(crate) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tool_calls: Option<[ToolCallDelta<'a>; 1]>,
+}
+
+/// What a chunk adds to a call: the first one has its id and name.
+#[derive(Debug, Serialize)]
+pub(crate) struct ToolCallDelta<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+impl<'a> From<&'a AnswerEvent> for Delta<'a> {
+    fn from(event: &'a AnswerEvent) -> Self {
+        let call = |delta| Self { tool_calls: Some([delta]), ..Self::default() };
+        match event {
+            AnswerEvent::Content(text) => Self { content: Some(text), ..Self::default() },
+            AnswerEvent::Reasoning(text) => Self { reasoning: Some(text), ..Self::default() },
+            AnswerEvent::CallStart { index, name, id } => call(ToolCallDelta {
+                index: *index,
+                id: id.as_deref(),
+                kind: Some("function"),
+                function: FunctionDelta { name: Some(name), arguments: "" },
+            }),
+            AnswerEvent::Arguments { index, text } => call(ToolCallDelta {
+                index: *index,
+                id: None,
+                kind: None,
+                function: FunctionDelta { name: None, arguments: text },
+            }),
+        }
+    }
 }

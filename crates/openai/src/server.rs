@@ -120,7 +120,7 @@ impl Server {
         let preparer = Preparer {
             served_model_names: config.served_model_names,
             tokenizer: config.tokenizer,
-            chat_template: config.chat_template,
+            chat: config.chat,
             end_of_text: config.end_of_text.into(),
             limits: config.engine.limits(),
             grammars: Grammars::default(),

@@ -14,6 +14,7 @@ use http::{HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
 use smallvec::SmallVec;
+use wayfare_engine::TokenId;
 use wayfare_journey::{Clock, MonoNs, RequestLabel};
 
 use crate::endpoint::Endpoint;
@@ -208,34 +209,38 @@ impl ChunkWriter {
     fn chat_delta(&mut self, index: usize, delta: &ChoiceDelta, before: Written, usage: TokenUsage) {
         let Self { shape, buffer, head, .. } = self;
         let usage = usage_of_chunk(shape, usage);
-        if !before.has_begun {
-            let role = Delta { role: Some("assistant"), content: Some("") };
-            let choice = ChatChunkChoice {
-                index,
-                delta: role,
-                logprobs: None,
-                finish_reason: None,
-                stop_reason: None,
-                token_ids: None,
-            };
+        let mut chunk = |choice: ChatChunkChoice<'_>, prompt: Option<&[TokenId]>| {
             begin_chunk(buffer, head, &[choice], usage);
-            if let Some(prompt) = shape.prompt_token_ids(index).filter(|_| index == 0) {
+            if let Some(prompt) = prompt {
                 buffer.put_slice(b",\"prompt_token_ids\":");
                 write_json(buffer.writer(), prompt);
             }
             buffer.put_slice(END_OF_CHUNK);
+        };
+        if !before.has_begun {
+            let role = Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
+            let prompt = shape.prompt_token_ids(index).filter(|_| index == 0);
+            chunk(ChatChunkChoice { index, delta: role, ..ChatChunkChoice::default() }, prompt);
+        }
+        let content = Some(delta.text.as_str()).filter(|text| !text.is_empty());
+        let mut last = Delta { content, ..Delta::default() };
+        // One part to a chunk. What belongs to all of them goes with the last.
+        if let Some((last_event, events)) = delta.events.split_last() {
+            for event in events {
+                chunk(ChatChunkChoice { index, delta: event.into(), ..ChatChunkChoice::default() }, None);
+            }
+            last = last_event.into();
         }
         let end = delta.end.as_ref();
         let choice = ChatChunkChoice {
             index,
-            delta: Delta { role: None, content: Some(delta.text.as_str()).filter(|text| !text.is_empty()) },
+            delta: last,
             logprobs: shape.chat_logprobs(delta),
             finish_reason: end.map(|end| end.finish_reason),
             stop_reason: end.and_then(|end| end.stop_reason.as_ref()),
             token_ids: shape.token_ids(delta),
         };
-        begin_chunk(buffer, head, &[choice], usage);
-        buffer.put_slice(END_OF_CHUNK);
+        chunk(choice, None);
     }
 
     /// Writes the chunk with the token counts and the request's metrics, if either was asked for.

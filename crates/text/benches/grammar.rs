@@ -8,6 +8,7 @@ use wayfare_engine::{OutputGrammar, TokenSet};
 use wayfare_text::{CompiledGrammar, GrammarCompiler};
 
 #[path = "../tests/it/gguf_file.rs"]
+#[allow(clippy::unwrap_used, reason = "written for tests")]
 mod gguf_file;
 
 use gguf_file::DEFAULT_MODEL;

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::thread;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::TokEnv;
 use llguidance::{Matcher, ParserFactory};
 use parking_lot::Mutex;
 use wayfare_engine::{OutputConstraint, OutputGrammar, TokenId};
 
-use crate::Tokenizer;
+use crate::{ReasoningParser, Tokenizer};
 
+mod behind_reasoning;
 mod cache;
 mod gbnf;
 mod matcher;
@@ -26,6 +28,7 @@ pub(crate) mod source;
 mod tests;
 mod vocabulary;
 
+use behind_reasoning::BehindReasoning;
 use cache::Cache;
 use matcher::GrammarMatcher;
 
@@ -103,6 +106,7 @@ pub enum GrammarError {
 /// 0.1 s and 10 MB for 50 000 tokens): once per server. To be shared; compiling takes `&self`.
 pub struct GrammarCompiler {
     factory: ParserFactory,
+    environment: TokEnv,
     end_of_text: Arc<[TokenId]>,
     cache: Mutex<Cache>,
 }
@@ -120,7 +124,12 @@ impl GrammarCompiler {
             .map_err(GrammarCompilerError::Vocabulary)?;
         factory.quiet();
         *factory.limits_mut() = limits();
-        Ok(Self { factory, end_of_text: end_of_text.into(), cache: Mutex::new(Cache::default()) })
+        Ok(Self {
+            factory,
+            environment,
+            end_of_text: end_of_text.into(),
+            cache: Mutex::new(Cache::default()),
+        })
     }
 
     /// The grammar, compiled; from the cache of the last ones if it is there. Compiling takes from a tenth of a
@@ -152,8 +161,12 @@ impl GrammarCompiler {
                 .map_err(GrammarError::NoThread)?;
             compiling.join().unwrap_or_else(|panic| Err(invalid(kind, &panic_message(panic.as_ref()))))
         })?;
-        let compiled =
-            Compiled { grammar: grammar.clone(), fresh: outcome, end_of_text: self.end_of_text.clone() };
+        let compiled = Compiled {
+            grammar: grammar.clone(),
+            fresh: outcome,
+            environment: self.environment.clone(),
+            end_of_text: self.end_of_text.clone(),
+        };
         Ok(CompiledGrammar(Arc::new(compiled)))
     }
 
@@ -180,6 +193,7 @@ struct Compiled {
     grammar: OutputGrammar,
     /// Never advanced; sequences take copies.
     fresh: Matcher,
+    environment: TokEnv,
     end_of_text: Arc<[TokenId]>,
 }
 
@@ -194,8 +208,21 @@ impl CompiledGrammar {
     /// sequence costs or breaks is its own.
     #[must_use]
     pub fn constraint(&self) -> OutputConstraint {
-        let matcher = GrammarMatcher::new(self.0.fresh.deep_clone(), self.0.end_of_text.clone());
+        OutputConstraint { grammar: self.0.grammar.clone(), matcher: Box::new(self.matcher()) }
+    }
+
+    /// A constraint for an answer that `reasoning` is going to read from its start: reasoning is free, and the grammar
+    /// begins behind it. An answer that has not begun with reasoning for certain may also begin with the grammar.
+    #[must_use]
+    pub fn constraint_behind(&self, reasoning: &ReasoningParser) -> OutputConstraint {
+        let (environment, end_of_text) = (self.0.environment.clone(), self.0.end_of_text.clone());
+        let matcher =
+            BehindReasoning::new([self.matcher(), self.matcher()], environment, end_of_text, reasoning);
         OutputConstraint { grammar: self.0.grammar.clone(), matcher: Box::new(matcher) }
+    }
+
+    fn matcher(&self) -> GrammarMatcher {
+        GrammarMatcher::new(self.0.fresh.deep_clone(), self.0.end_of_text.clone())
     }
 }
 

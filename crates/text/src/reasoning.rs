@@ -40,6 +40,11 @@ impl ReasoningFormat {
         self.tags().1
     }
 
+    /// The tag that begins it.
+    pub(crate) fn start_tag(self) -> &'static str {
+        self.tags().0
+    }
+
     /// Whether the tags are special tokens, so that the answer has to be decoded with them.
     #[must_use]
     pub fn needs_special_tokens(self) -> bool {
@@ -90,6 +95,12 @@ pub struct ReasoningParser {
 }
 
 impl ReasoningParser {
+    /// The format that is read.
+    #[must_use]
+    pub fn format(&self) -> ReasoningFormat {
+        self.format
+    }
+
     /// Whether the answer is still in its reasoning, or may begin with some.
     #[must_use]
     pub fn may_be_reasoning(&self) -> bool {

@@ -261,7 +261,8 @@ impl ChatTemplate {
         if !options.continue_final_message {
             return self.render_safely(&messages, options);
         }
-        messages::cut_at_mark(self.render_safely(&messages::marked(messages)?, options)?)
+        let (messages, last) = messages::marked(messages)?;
+        messages::cut_at_mark(self.render_safely(&messages, options)?, &last)
     }
 
     /// Renders on a stack that is large enough.

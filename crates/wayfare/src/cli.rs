@@ -1,5 +1,6 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
+mod chat;
 mod simulation;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use wayfare_console::StoreLimits;
 use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
 
+pub(crate) use chat::ChatOptions;
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -44,6 +46,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) http: HttpOptions,
+
+    #[command(flatten)]
+    pub(crate) chat: ChatOptions,
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,

@@ -85,7 +85,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             None => Arc::clone(&engine) as _,
         },
         tokenizer: text.tokenizer,
-        chat_template: text.chat_template,
+        chat: options.chat.config(text.chat_template),
         end_of_text: text.end_of_text,
         tracer: telemetry.tracer.clone(),
         clock,

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use wayfare_engine::{Finish, OutputDetails, SequenceOutput, Terminator, TokenId, TokenLogprobs};
-use wayfare_text::{DecodeError, TextOptions, TextStream, Tokenizer};
+use wayfare_text::{AnswerEvent, AnswerParser, DecodeError, TextStream, Tokenizer, ToolFormat};
 
-use crate::prepare::AnswerForm;
+use crate::prepare::Prepared;
 
 /// How a choice ended, in OpenAI's and vLLM's terms.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ChoiceEnd {
-    /// `stop` or `length`.
+    /// `stop`, `length` or `tool_calls`.
     pub(crate) finish_reason: &'static str,
     pub(crate) stop_reason: Option<StopReason>,
 }
@@ -28,7 +28,10 @@ pub(crate) enum StopReason {
 /// What has become of a choice since somebody looked.
 #[derive(Debug, Default)]
 pub(crate) struct ChoiceDelta {
+    /// Empty where the answer is taken apart.
     pub(crate) text: String,
+    /// The parts of an answer that is taken apart. Every call has an id.
+    pub(crate) events: Vec<AnswerEvent>,
     /// The tokens, when their ids or log-probabilities are shown.
     pub(crate) tokens: Vec<TokenId>,
     /// One for each token, when they are shown.
@@ -40,11 +43,12 @@ pub(crate) struct ChoiceDelta {
 
 impl ChoiceDelta {
     pub(crate) fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.end.is_none() && self.tokens.is_empty()
+        self.text.is_empty() && self.events.is_empty() && self.end.is_none() && self.tokens.is_empty()
     }
 
     pub(super) fn clear(&mut self) {
         self.text.clear();
+        self.events.clear();
         self.tokens.clear();
         self.logprobs.clear();
         self.prompt_logprobs = None;
@@ -66,15 +70,27 @@ pub(super) struct Choice {
     /// Whether the answer is the prompt, and what is generated is left out.
     prompt_only: bool,
     has_stop: bool,
+    message: Option<Box<MessageParts>>,
+}
+
+/// Takes an answer apart as its text comes.
+#[derive(Debug)]
+struct MessageParts {
+    parser: AnswerParser,
+    tool_format: ToolFormat,
+    include_reasoning: bool,
 }
 
 impl Choice {
-    pub(super) fn new(
-        tokenizer: Tokenizer,
-        text: &TextOptions,
-        form: &AnswerForm,
-        echo: Option<&Arc<str>>,
-    ) -> Self {
+    pub(super) fn new(tokenizer: Tokenizer, prepared: &Prepared, echo: Option<&Arc<str>>) -> Self {
+        let Prepared { text, form, .. } = prepared;
+        let message = prepared.message.as_ref().map(|reader| {
+            Box::new(MessageParts {
+                parser: reader.parser.clone(),
+                tool_format: reader.tool_format,
+                include_reasoning: reader.include_reasoning,
+            })
+        });
         Self {
             text: TextStream::new(tokenizer, text),
             delta: ChoiceDelta::default(),
@@ -85,6 +101,7 @@ impl Choice {
             shows_tokens: form.token_ids || form.logprobs,
             prompt_only: form.prompt_only,
             has_stop: !text.stop.is_empty(),
+            message,
         }
     }
 
@@ -124,7 +141,35 @@ impl Choice {
         if self.shows_tokens || output.details.is_some() {
             self.take_details(output, counted);
         }
+        if self.message.is_some() {
+            self.take_apart(found.is_some());
+        }
         Ok(found)
+    }
+
+    /// Turns the text that has come into parts of the message.
+    fn take_apart(&mut self, is_last: bool) {
+        let Some(message) = &mut self.message else { return };
+        let events = &mut self.delta.events;
+        message.parser.push(&self.delta.text, events);
+        self.delta.text.clear();
+        if is_last {
+            message.parser.finish(events);
+        }
+        if !message.include_reasoning {
+            events.retain(|event| !matches!(event, AnswerEvent::Reasoning(_)));
+        }
+        for event in events {
+            if let AnswerEvent::CallStart { id, .. } = event {
+                id.get_or_insert_with(|| message.tool_format.call_id(rand::random()));
+            }
+        }
+    }
+
+    /// Why the choice ended, in the client's terms: a model that called tools has not simply stopped.
+    pub(super) fn finish_reason(&self, reason: &'static str) -> &'static str {
+        let has_called = self.message.as_ref().is_some_and(|message| message.parser.calls() > 0);
+        if has_called && reason == "stop" { "tool_calls" } else { reason }
     }
 
     /// Keeps what is shown of the first `counted` tokens of an output.
@@ -144,6 +189,7 @@ impl Choice {
     pub(super) fn end_text(&mut self) -> Result<Option<usize>, DecodeError> {
         let last = self.text.finish()?;
         self.delta.text.push_str(&last.text);
+        self.take_apart(true);
         Ok(last.stop)
     }
 

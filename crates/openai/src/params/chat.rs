@@ -5,21 +5,42 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 use super::fields::{Fields, quoted, wrong_type};
+use super::messages::message;
 use super::sampling::{CommonParams, logprobs};
+use super::tools::ToolParams;
 
 /// Most messages of one request; a conversation is not longer, and templates loop over them.
 const MAX_MESSAGES: usize = 4096;
+/// Of them, what OpenAI's and vLLM's clients know.
+const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
 
 /// A chat request.
 #[derive(Debug)]
 pub(crate) struct ChatParams {
     pub(crate) common: CommonParams,
-    /// A list of objects, each with `role` and `content` as strings, and perhaps `name`: what templates expect.
+    /// A list of objects: what templates expect.
     pub(crate) messages: Value,
+    /// How the messages become a prompt.
+    pub(crate) prompt: PromptParams,
+    pub(crate) tools: ToolParams,
+    /// Whether reasoning is shown.
+    pub(crate) include_reasoning: bool,
     /// Whether an answer that continues a message begins with it.
     pub(crate) echo: bool,
     /// How many likely tokens are shown beside each token; `None` shows no log-probabilities.
     pub(crate) logprobs: Option<u32>,
+}
+
+/// How messages become a prompt.
+#[derive(Debug)]
+pub(crate) struct PromptParams {
+    pub(crate) add_generation_prompt: bool,
+    pub(crate) continue_final_message: bool,
+    /// A template to use instead of the model's.
+    pub(crate) chat_template: Option<String>,
+    /// More variables for the template.
+    pub(crate) kwargs: Map<String, Value>,
+    pub(crate) documents: Option<Value>,
 }
 
 impl ChatParams {
@@ -28,12 +49,18 @@ impl ChatParams {
         let common = CommonParams::take(&mut fields)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
         let logprobs = chat_logprobs(&mut fields)?;
+        let tools = ToolParams::take(&mut fields)?;
+        let include_reasoning = fields.boolean("include_reasoning")?.unwrap_or(true);
+        let prompt = PromptParams::take(&mut fields)?;
         let messages = match fields.take("messages") {
             None => return Err(ApiError::MissingParameter { param: "messages" }),
             Some(Value::Array(messages)) => messages,
             Some(other) => return Err(wrong_type("messages", "a list", &other)),
         };
         fields.finish()?;
+        if common.max_tokens == Some(0) {
+            return Err(ApiError::invalid("max_tokens", "it must be at least 1"));
+        }
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "there must be at least one"));
         }
@@ -41,10 +68,46 @@ impl ChatParams {
             return Err(ApiError::invalid("messages", format!("at most {MAX_MESSAGES} are allowed")));
         }
         let messages = messages.into_iter().enumerate().map(|(index, value)| message(index, value));
-        if common.max_tokens == Some(0) {
-            return Err(ApiError::invalid("max_tokens", "it must be at least 1"));
+        let messages = Value::Array(messages.collect::<Result<_, _>>()?);
+        Ok(Self { common, messages, prompt, tools, include_reasoning, echo, logprobs })
+    }
+}
+
+impl PromptParams {
+    pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let continue_final_message = fields.boolean("continue_final_message")?.unwrap_or(false);
+        let add_generation_prompt = fields.boolean("add_generation_prompt")?;
+        if continue_final_message && add_generation_prompt == Some(true) {
+            let problem = "it is not possible with 'add_generation_prompt': the prompt ends either way";
+            return Err(ApiError::invalid("continue_final_message", problem));
         }
-        Ok(Self { common, messages: Value::Array(messages.collect::<Result<_, _>>()?), echo, logprobs })
+        let mut kwargs = match fields.take("chat_template_kwargs") {
+            None => Map::new(),
+            Some(Value::Object(kwargs)) => kwargs,
+            Some(other) => return Err(wrong_type("chat_template_kwargs", "an object", &other)),
+        };
+        if let Some(effort) = fields.string("reasoning_effort")? {
+            if !EFFORTS.contains(&effort.as_str()) {
+                let problem = format!("'{}' is none of {}", quoted(&effort), EFFORTS.join(", "));
+                return Err(ApiError::invalid("reasoning_effort", problem));
+            }
+            // As in vLLM: templates of models that know it read it.
+            kwargs.entry("reasoning_effort").or_insert(Value::String(effort));
+        }
+        let documents = match fields.take("documents") {
+            None => None,
+            Some(Value::Array(list)) if list.is_empty() => None,
+            Some(Value::Array(list)) if list.iter().all(Value::is_object) => Some(Value::Array(list)),
+            Some(other) => return Err(wrong_type("documents", "a list of objects", &other)),
+        };
+        Ok(Self {
+            // vLLM wants it turned off explicitly; there is only one way to mean it.
+            add_generation_prompt: add_generation_prompt.unwrap_or(!continue_final_message),
+            continue_final_message,
+            chat_template: fields.string("chat_template")?,
+            kwargs,
+            documents,
+        })
     }
 }
 
@@ -56,87 +119,4 @@ fn chat_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         }
         top => Ok(wanted.then(|| top.unwrap_or(0))),
     }
-}
-
-/// One message in the form that templates expect.
-fn message(index: usize, value: Value) -> Result<Value, ApiError> {
-    let at = |field: &str| format!("messages[{index}].{field}");
-    let Value::Object(mut given) = value else {
-        return Err(wrong_type(&format!("messages[{index}]"), "an object", &value));
-    };
-    let role = match given.swap_remove("role") {
-        Some(Value::String(role)) => role,
-        Some(other) => return Err(wrong_type(&at("role"), "a string", &other)),
-        None => return Err(ApiError::invalid(at("role"), "it is missing")),
-    };
-    match role.as_str() {
-        "system" | "developer" | "user" | "assistant" => {}
-        "tool" | "function" => {
-            return Err(ApiError::unsupported(at("role"), "tool calls are not supported"));
-        }
-        other => {
-            let problem = format!("'{}' is none of system, developer, user and assistant", quoted(other));
-            return Err(ApiError::invalid(at("role"), problem));
-        }
-    }
-    let content = match given.swap_remove("content") {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => joined(parts, &at("content"))?,
-        None | Some(Value::Null) => return Err(ApiError::invalid(at("content"), "it is missing")),
-        Some(other) => return Err(wrong_type(&at("content"), "a string or a list of parts", &other)),
-    };
-    let mut message = Map::new();
-    message.insert("role".to_owned(), Value::String(role));
-    message.insert("content".to_owned(), Value::String(content));
-    for (field, value) in given {
-        match (field.as_str(), value) {
-            ("name", Value::String(name)) => {
-                message.insert(field, Value::String(name));
-            }
-            // What clients send back of an earlier answer.
-            (
-                "name" | "refusal" | "audio" | "function_call" | "tool_calls" | "tool_call_id"
-                | "annotations" | "reasoning" | "reasoning_content",
-                Value::Null,
-            ) => {}
-            ("tool_calls" | "annotations", Value::Array(list)) if list.is_empty() => {}
-            ("name", other) => return Err(wrong_type(&at("name"), "a string", &other)),
-            (
-                "refusal" | "audio" | "function_call" | "tool_calls" | "tool_call_id" | "annotations"
-                | "reasoning" | "reasoning_content",
-                _,
-            ) => return Err(ApiError::unsupported(at(&field), "leave it out")),
-            _ => return Err(ApiError::UnknownParameter { param: at(&quoted(&field)) }),
-        }
-    }
-    Ok(Value::Object(message))
-}
-
-/// The text of a message that comes in parts, which are put together line by line as vLLM does.
-fn joined(parts: Vec<Value>, param: &str) -> Result<String, ApiError> {
-    let mut joined = String::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        let param = format!("{param}[{index}]");
-        let text = match part {
-            Value::String(text) => text,
-            Value::Object(mut part) => match part.get("type").and_then(Value::as_str) {
-                Some("text") => match part.swap_remove("text") {
-                    Some(Value::String(text)) => text,
-                    Some(other) => return Err(wrong_type(&format!("{param}.text"), "a string", &other)),
-                    None => return Err(ApiError::invalid(format!("{param}.text"), "it is missing")),
-                },
-                Some(other) => {
-                    let problem = format!("parts of type '{}' are not supported, only 'text'", quoted(other));
-                    return Err(ApiError::unsupported(format!("{param}.type"), problem));
-                }
-                None => return Err(ApiError::invalid(format!("{param}.type"), "it must be 'text'")),
-            },
-            other => return Err(wrong_type(&param, "an object", &other)),
-        };
-        if index > 0 {
-            joined.push('\n');
-        }
-        joined.push_str(&text);
-    }
-    Ok(joined)
 }

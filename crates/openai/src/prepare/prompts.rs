@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use wayfare_engine::TokenId;
-use wayfare_text::RenderOptions;
+use wayfare_engine::{OutputGrammar, TokenId};
+use wayfare_text::{ChatTemplate, RenderError, RenderOptions};
 
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
-use crate::params::{ChatParams, CommonParams, CompletionParams, Fields, Prompt, Truncation};
+use crate::params::{
+    ChatParams, CommonParams, CompletionParams, Fields, Prompt, PromptParams, ToolParams, Truncation,
+};
 
-use super::{PreparedPrompt, Preparer, error_chain};
+use super::{MessageReader, PreparedPrompt, Preparer, error_chain};
 
 /// Tokens of a completion when the client does not say how many: OpenAI's and vLLM's default.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
@@ -24,6 +26,9 @@ pub(super) struct Asked {
     pub(super) prompts: Vec<TokenisedPrompt>,
     pub(super) echo: bool,
     pub(super) logprobs: Option<u32>,
+    /// What the answers must be, and the field that says so.
+    pub(super) grammar: Option<(&'static str, OutputGrammar)>,
+    pub(super) message: Option<MessageReader>,
 }
 
 pub(super) struct TokenisedPrompt {
@@ -33,22 +38,73 @@ pub(super) struct TokenisedPrompt {
 
 impl Preparer {
     pub(super) fn read_chat(&self, fields: Fields) -> Result<Asked, ApiError> {
-        let ChatParams { common, messages, echo, logprobs } = ChatParams::read(fields)?;
-        let model = self.model(common.model.as_deref())?;
-        let template = self.chat_template.as_ref().ok_or(ApiError::NoChatTemplate)?;
-        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
-        let text = template
-            .render(&messages, &options)
-            .map_err(|error| ApiError::TemplateFailed { detail: error_chain(&error) })?;
+        let params = ChatParams::read(fields)?;
+        let model = self.model(params.common.model.as_deref())?;
+        self.asked_of_chat(params, model)
+    }
+
+    /// What is common to all routes that take messages.
+    pub(super) fn asked_of_chat(&self, params: ChatParams, model: String) -> Result<Asked, ApiError> {
+        let ChatParams { mut common, messages, prompt, tools, include_reasoning, echo, logprobs } = params;
+        let continued = (echo && prompt.continue_final_message).then(|| last_text(&messages));
+        let text = self.render(&messages, prompt, &tools)?;
         // A template spells out the special tokens it wants.
         let add_special_tokens = common.add_special_tokens.unwrap_or(false);
         let tokens = self.encode(&text, add_special_tokens, Endpoint::Chat)?;
-        let prompts = vec![TokenisedPrompt { tokens, echo: None }];
-        Ok(Asked { common, model, prompts, echo, logprobs })
+        let prompts = vec![TokenisedPrompt { tokens, echo: continued.map(Into::into) }];
+        let forced = self.forced_calls(&tools)?;
+        let grammar = match (common.grammar.take(), forced) {
+            (Some((param, _)), Some(_)) => {
+                let problem = "the answer cannot have another form where 'tool_choice' demands a call";
+                return Err(ApiError::invalid(param, problem));
+            }
+            (given, forced) => given.or(forced),
+        };
+        let message = self.message_reader(&text, &tools, include_reasoning)?;
+        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message })
+    }
+
+    /// The text that stands for the messages.
+    fn render(
+        &self,
+        messages: &serde_json::Value,
+        prompt: PromptParams,
+        tools: &ToolParams,
+    ) -> Result<String, ApiError> {
+        let own = self.chat.template.as_ref().ok_or(ApiError::NoChatTemplate)?;
+        let given: ChatTemplate;
+        let template = match prompt.chat_template {
+            None => own,
+            Some(_) if !self.chat.trusts_request_templates => {
+                let problem = "the server takes none; start it with --trust-request-chat-template";
+                return Err(ApiError::unsupported("chat_template", problem));
+            }
+            Some(source) => {
+                given = own
+                    .replaced_by(source)
+                    .map_err(|error| ApiError::invalid("chat_template", error_chain(&error)))?;
+                &given
+            }
+        };
+        let options = RenderOptions {
+            add_generation_prompt: prompt.add_generation_prompt,
+            continue_final_message: prompt.continue_final_message,
+            tools: tools.for_template.clone(),
+            documents: prompt.documents,
+            kwargs: prompt.kwargs,
+        };
+        template.render(messages, &options).map_err(|error| match error {
+            RenderError::Message { field, problem } => ApiError::invalid(field, problem),
+            RenderError::ReservedVariable { .. } => {
+                ApiError::invalid("chat_template_kwargs", error.to_string())
+            }
+            RenderError::NoThread(_) => ApiError::Internal { detail: "no thread for a chat template" },
+            error => ApiError::TemplateFailed { detail: error_chain(&error) },
+        })
     }
 
     pub(super) fn read_completion(&self, fields: Fields) -> Result<Asked, ApiError> {
-        let CompletionParams { common, prompts, echo, logprobs } = CompletionParams::read(fields)?;
+        let CompletionParams { mut common, prompts, echo, logprobs } = CompletionParams::read(fields)?;
         let model = self.model(common.model.as_deref())?;
         let endpoint = Endpoint::Completion;
         let add_special_tokens = common.add_special_tokens.unwrap_or(true);
@@ -73,7 +129,8 @@ impl Preparer {
             Ok(TokenisedPrompt { tokens, echo })
         });
         let prompts = prompts.collect::<Result<_, ApiError>>()?;
-        Ok(Asked { common, model, prompts, echo, logprobs })
+        let grammar = common.grammar.take();
+        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message: None })
     }
 
     /// Cuts the prompts where that is wanted, and gives each answer its limit.
@@ -142,4 +199,12 @@ impl Preparer {
         let where_prompt = endpoint.prompt_param();
         Err(ApiError::ContextLengthExceeded { context, prompt, completion: max_tokens, where_prompt })
     }
+}
+
+/// The text of the last message, which an answer continues.
+fn last_text(messages: &serde_json::Value) -> String {
+    let content = messages.as_array().and_then(|messages| messages.last()?.get("content"));
+    let parts = content.and_then(serde_json::Value::as_array).into_iter().flatten();
+    let parts: Vec<&str> = parts.filter_map(|part| part.get("text")?.as_str()).collect();
+    content.and_then(serde_json::Value::as_str).map_or_else(|| parts.join("\n"), str::to_owned)
 }

@@ -129,7 +129,7 @@ fn chat_choice<'a>(shape: &'a AnswerShape, index: usize, delta: &'a ChoiceDelta)
     let end = delta.end.as_ref();
     ChatChoice {
         index,
-        message: Message { role: "assistant", content: &delta.text, refusal: None },
+        message: Message::of(delta),
         logprobs: shape.chat_logprobs(delta),
         finish_reason: end.map(|end| end.finish_reason),
         stop_reason: end.and_then(|end| end.stop_reason.as_ref()),

@@ -15,7 +15,7 @@ use wayfare_engine::{Engine, EngineLimits, TokenId};
 use wayfare_journey::{
     AbortReason, ApiEnding, Clock, FinishedJourney, HeadSampler, MonoNs, Tracer, WallAnchor,
 };
-use wayfare_openai::{Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
+use wayfare_openai::{ChatConfig, Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
 use wayfare_testkit::{JourneyStore, Reply, ScriptedEngine, SubmittedRequest, scripted_limits};
 use wayfare_text::{ChatTemplate, SpecialTokens, Tokenizer};
 
@@ -118,7 +118,7 @@ impl Setup {
         config.api_keys = self.api_keys;
         config.limits = self.limits;
         if !self.has_template {
-            config.chat_template = None;
+            config.chat.template = None;
         }
         let server = Server::start(config, hub).unwrap();
         let (router, shutdown) = (server.router_with(self.more), server.shutdown_handle());
@@ -135,7 +135,10 @@ pub(crate) fn config(engine: Arc<dyn Engine>, tracer: Option<Tracer>, clock: Arc
         api_keys: Vec::new(),
         engine,
         tokenizer: tokenizer(),
-        chat_template: Some(ChatTemplate::new(template.to_owned(), SpecialTokens::default()).unwrap()),
+        chat: ChatConfig {
+            template: Some(ChatTemplate::new(template.to_owned(), SpecialTokens::default()).unwrap()),
+            ..ChatConfig::default()
+        },
         end_of_text: vec![END_OF_TEXT],
         tracer,
         clock,

@@ -2,7 +2,7 @@ use serde_json::{Value as Json, json};
 use wayfare_engine::{OutputGrammar, TokenSet};
 
 use super::*;
-use crate::TextFiles;
+use crate::{ReasoningFormat, TextFiles};
 
 mod hostile;
 
@@ -42,13 +42,16 @@ enum Fit {
 
 /// Follows the grammar along `text`, byte by byte. What is allowed must be taken, and the other way round.
 fn fit(compiler: &GrammarCompiler, grammar: &OutputGrammar, text: &str) -> Fit {
+    follow(compiler.compile(grammar).unwrap().constraint(), text)
+}
+
+fn follow(constraint: OutputConstraint, text: &str) -> Fit {
     const END: u32 = 257;
+    let OutputConstraint { grammar, matcher: mut constraint } = constraint;
     let tokens = TextFiles::of_bytes().unwrap().tokenizer.encode(text, false).unwrap();
-    let mut constraint = compiler.compile(grammar).unwrap().constraint().matcher;
     let mut allowed = TokenSet::empty(300);
     for (place, token) in tokens.into_iter().enumerate() {
         constraint.allow(&mut allowed).unwrap();
-        assert!(!allowed.contains(256), "a special token is not text");
         if !allowed.contains(token) {
             assert!(
                 constraint.accept(token).is_err(),
@@ -271,4 +274,31 @@ fn a_vocabulary_without_an_end_is_refused() {
         let refusal = GrammarCompiler::new(&text.tokenizer, end_of_text).unwrap_err();
         assert!(matches!(refusal, GrammarCompilerError::NoEndOfText));
     }
+}
+
+#[test]
+fn the_grammar_begins_behind_the_reasoning() {
+    let (_, compiler) = bytes();
+    let compiled = compiler.compile(&choice(&["yes", "<no>"])).unwrap();
+    let check = |format: ReasoningFormat, prompt: &str, text: &str, expected: Fit| {
+        assert_eq!(
+            follow(compiled.constraint_behind(&format.start(prompt)), text),
+            expected,
+            "{prompt:?} {text:?}"
+        );
+    };
+    let (deepseek, qwen) = (ReasoningFormat::DeepSeekR1, ReasoningFormat::Qwen3);
+    check(deepseek, "", "<think>no <</think>yes", Fit::Whole);
+    check(deepseek, "", "\nany </thin thing</think><no>", Fit::Whole);
+    check(deepseek, "", "yes", Fit::Beginning);
+    check(deepseek, "", "a</think>\nyes", Fit::Not(9));
+    check(deepseek, "<think></think>", "a", Fit::Not(0));
+    check(qwen, "", "yes", Fit::Whole);
+    check(qwen, "", "<no>", Fit::Whole);
+    check(qwen, "", "<think>é</think><no>", Fit::Whole);
+    check(qwen, "", "<thank", Fit::Not(3));
+    check(qwen, "", "<nothing", Fit::Not(3));
+    check(qwen, "<think>\n", "yes", Fit::Beginning);
+    check(qwen, "<think>\n", "a</think>yes", Fit::Whole);
+    check(qwen, "<think>\n\n</think>\n\n", "<think>", Fit::Not(1));
 }

@@ -12,6 +12,9 @@ use super::RenderError;
 /// What stands between the texts of several parts.
 const BETWEEN_PARTS: &str = "\n";
 
+/// Names for the reasoning of a message.
+const REASONING_FIELDS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
 /// Where the final message's text ends, while it is rendered. The space at its end is for seeing whether the template
 /// trims.
 const END_MARK: &str = "\u{e000}END_OF_FINAL_MESSAGE\u{e000} ";
@@ -48,7 +51,7 @@ pub(super) fn prepared(messages: &Json, as_lists: bool) -> Result<Cow<'_, Json>,
 fn is_plain(message: &Json, as_lists: bool) -> bool {
     let Json::Object(message) = message else { return false };
     let content = matches!(message.get("content"), Some(Json::String(_))) && !as_lists;
-    content && ["tool_calls", "reasoning"].iter().all(|field| !message.contains_key(*field))
+    content && ["tool_calls"].iter().chain(&REASONING_FIELDS).all(|field| !message.contains_key(*field))
 }
 
 fn prepare(place: usize, message: &Json, as_lists: bool) -> Result<Json, RenderError> {
@@ -59,10 +62,7 @@ fn prepare(place: usize, message: &Json, as_lists: bool) -> Result<Json, RenderE
     let content = message.remove("content").unwrap_or(Json::Null);
     let content = content_of(&format!("messages[{place}].content"), content, as_lists)?;
     message.insert("content".to_owned(), content);
-    // Templates of models that reason read it under its older name.
-    if let Some(reasoning) = message.get("reasoning").filter(|reasoning| reasoning.is_string()).cloned() {
-        message.entry("reasoning_content").or_insert(reasoning);
-    }
+    alias_reasoning(&mut message);
     let calls = message.get_mut("tool_calls").and_then(Json::as_array_mut);
     for (call, value) in calls.into_iter().flatten().enumerate() {
         let Some(function) = value.get_mut("function").and_then(Json::as_object_mut) else { continue };
@@ -76,6 +76,16 @@ fn prepare(place: usize, message: &Json, as_lists: bool) -> Result<Json, RenderE
         message.remove("tool_calls");
     }
     Ok(Json::Object(message))
+}
+
+/// Gives the reasoning the names under which templates read it, as `transformers` does.
+fn alias_reasoning(message: &mut Map<String, Json>) {
+    let given =
+        REASONING_FIELDS.iter().filter_map(|field| message.get(*field)).find(|given| !given.is_null());
+    if let Some(reasoning) = given.cloned() {
+        message.entry("thinking").or_insert_with(|| reasoning.clone());
+        message.insert("reasoning_content".to_owned(), reasoning);
+    }
 }
 
 fn content_of(field: &str, content: Json, as_lists: bool) -> Result<Json, RenderError> {
@@ -131,11 +141,11 @@ fn bad(field: &str, problem: &str) -> RenderError {
     RenderError::Message { field: field.to_owned(), problem: problem.to_owned() }
 }
 
-/// The messages with a mark at the end of the last one's text.
+/// The messages with a mark at the end of the last one's text, and that text.
 ///
 /// # Errors
 /// When there is no text to go on with.
-pub(super) fn marked(messages: Cow<'_, Json>) -> Result<Json, RenderError> {
+pub(super) fn marked(messages: Cow<'_, Json>) -> Result<(Json, String), RenderError> {
     let mut messages = messages.into_owned();
     let content =
         messages.as_array_mut().and_then(|list| list.last_mut()).and_then(|last| last.get_mut("content"));
@@ -143,28 +153,32 @@ pub(super) fn marked(messages: Cow<'_, Json>) -> Result<Json, RenderError> {
         Some(Json::Array(parts)) => parts.last_mut().and_then(|part| part.get_mut("text")),
         content => content,
     };
-    match text {
-        Some(Json::String(text)) => text.push_str(END_MARK),
-        _ => return Err(bad("continue_final_message", "there is no text in a last message to continue")),
-    }
-    Ok(messages)
+    let Some(Json::String(text)) = text else {
+        return Err(bad("continue_final_message", "there is no text in a last message to continue"));
+    };
+    let last = text.clone();
+    text.push_str(END_MARK);
+    Ok((messages, last))
 }
 
-/// The prompt up to the end of the last message's text. If the template trims texts, the end is trimmed too.
+/// The prompt up to the end of `last`, the last message's text. If the template trims texts, the end is trimmed too.
 ///
 /// # Errors
-/// When the template does not print the message.
-pub(super) fn cut_at_mark(mut prompt: String) -> Result<String, RenderError> {
-    let Some(place) = prompt.rfind(END_MARK.trim_end()) else {
+/// When the template does not print the message as it is.
+pub(super) fn cut_at_mark(mut prompt: String, last: &str) -> Result<String, RenderError> {
+    let place = prompt.rfind(END_MARK.trim_end());
+    if let Some(place) = place {
+        let trims = !prompt[place..].starts_with(END_MARK);
+        prompt.truncate(place);
+        if trims {
+            prompt.truncate(prompt.trim_end().len());
+        }
+    }
+    if place.is_none() || !prompt.trim_end().ends_with(last.trim()) {
         return Err(bad(
             "continue_final_message",
             "the chat template does not print the last message as it is",
         ));
-    };
-    let trims = !prompt[place..].starts_with(END_MARK);
-    prompt.truncate(place);
-    if trims {
-        prompt.truncate(prompt.trim_end().len());
     }
     Ok(prompt)
 }

@@ -235,6 +235,8 @@ fn tool_calls_have_arguments_as_values() {
         {"role": "assistant", "content": "x", "tool_calls": []},
     ]);
     let text = rendered(source, &messages, &RenderOptions::default()).unwrap();
+    let thinking = json!([{"role": "assistant", "content": "", "thinking": "t"}, {"role": "assistant", "content": "", "reasoning_content": "c"}]);
+    assert_eq!(rendered(source, &thinking, &RenderOptions::default()).unwrap(), "tc");
     assert_eq!(text, "1 f {\"b\": [1], \"a\": 2} True;2 f {} True;3 f {} True;4 f {\"c\": 3} True;callsr");
 }
 
@@ -256,6 +258,8 @@ fn the_last_message_can_be_gone_on_with() {
     }
     let error = ends("nothing").unwrap_err().to_string();
     assert_eq!(error, "continue_final_message: the chat template does not print the last message as it is");
+    let cuts = "{% for m in messages %}{{ m.content.split('up')[-1] }}{% endfor %}";
+    assert!(ends(cuts).unwrap_err().to_string().ends_with("does not print the last message as it is"));
     let both = RenderOptions { add_generation_prompt: true, ..options };
     let error = rendered(CHATML, &messages, &both).unwrap_err().to_string();
     assert!(error.starts_with("continue_final_message: cannot be together"), "{error}");

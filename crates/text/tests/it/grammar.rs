@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 use wayfare_engine::{OutputGrammar, TokenId, TokenSet};
-use wayfare_text::GrammarCompiler;
+use wayfare_text::{GrammarCompiler, ReasoningFormat};
 
 use crate::gguf_file::DEFAULT_MODEL;
 
@@ -18,8 +18,20 @@ fn vocabulary() -> TokenSet {
 /// What a model of no preferences says: any allowed token, from a fixed pseudo-random sequence; the end where it
 /// is allowed and, in one of four cases, chosen.
 fn babble(grammar: &OutputGrammar, seed: u64) -> String {
-    let mut constraint = COMPILER.compile(grammar).unwrap().constraint().matcher;
+    babble_behind(grammar, "", seed)
+}
+
+/// The same behind the beginning of an answer, reasoning in `<think>` included.
+fn babble_behind(grammar: &OutputGrammar, beginning: &str, seed: u64) -> String {
+    let prompt = if beginning.is_empty() { "<think></think>" } else { "" };
+    let parser = ReasoningFormat::Qwen3.start(prompt);
+    let mut constraint = COMPILER.compile(grammar).unwrap().constraint_behind(&parser).matcher;
     let (mut allowed, mut tokens): (TokenSet, Vec<TokenId>) = (vocabulary(), Vec::new());
+    for token in DEFAULT_MODEL.tokenizer.encode(beginning, false).unwrap() {
+        constraint.allow(&mut allowed).unwrap();
+        assert!(allowed.contains(token), "{token} of {beginning:?}");
+        constraint.accept(token).unwrap();
+    }
     let mut state = seed;
     for _ in 0..4_000 {
         constraint.allow(&mut allowed).unwrap();
@@ -67,7 +79,7 @@ fn a_choice_is_made_whatever_the_tokens_are() {
     let choices = ["Paris", "Parisian", "London, of course", "ë🙂"].map(String::from);
     let grammar = OutputGrammar::Choice(choices.clone().into());
     let mut seen = Vec::new();
-    for seed in 0..60 {
+    for seed in 0..30 {
         let text = babble(&grammar, seed);
         assert!(choices.contains(&text), "{text}");
         seen.push(text);
@@ -75,6 +87,20 @@ fn a_choice_is_made_whatever_the_tokens_are() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), choices.len());
+}
+
+#[test]
+fn the_answer_behind_reasoning_is_what_was_asked_for() {
+    let choices = ["Paris", "London, of course"].map(String::from);
+    let grammar = OutputGrammar::Choice(choices.clone().into());
+    for beginning in ["<think>Hm</think>", "<think>\nLondon? No, </thinking>!\n\n</think>"] {
+        let ids = DEFAULT_MODEL.tokenizer.encode(beginning, false).unwrap();
+        assert!(ids.len() > 5, "the tags are in pieces here");
+        for seed in 0..10 {
+            let text = babble_behind(&grammar, beginning, seed);
+            assert!(choices.contains(&text), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use wayfare_journey::{Clock, HeadSampler, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::{
     EngineDescription, ExportCounters, Exporter, ExporterConfig, ExporterOptions, Resource,
 };
-use wayfare_openai::{Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
+use wayfare_openai::{ChatConfig, Server, ServerConfig, ServerLimits, ShutdownHandle, output_channel};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_testkit::{ExecutorControl, FaultyExecutor, OtlpSink, StepBehaviour, wait_until};
 use wayfare_text::TextFiles;
@@ -119,7 +119,7 @@ impl Setup {
             api_keys: Vec::new(),
             engine: Arc::clone(&engine) as _,
             tokenizer: text.tokenizer,
-            chat_template: text.chat_template,
+            chat: ChatConfig { template: text.chat_template, ..ChatConfig::default() },
             end_of_text: text.end_of_text,
             tracer: Some(tracer.clone()),
             clock,
