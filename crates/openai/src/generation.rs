@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use smallvec::SmallVec;
 use wayfare_engine::{EngineRequest, Finish, FinishReason, SamplingParams};
 use wayfare_journey::{Clock, CoreSpan, JourneyHandle, MonoNs, RequestLabel, Usage as JourneyUsage};
-use wayfare_text::CompiledGrammar;
 
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
@@ -94,7 +93,7 @@ impl Generation {
                     max_tokens: prompt.max_tokens,
                     ..prepared.sampling.clone()
                 },
-                constraint: prepared.grammar.as_ref().map(CompiledGrammar::constraint),
+                constraint: prepared.constraint(),
                 priority: prepared.priority,
                 cache_salt: prepared.cache_salt.clone(),
                 arrived: context.arrived,

@@ -38,7 +38,7 @@ pub(crate) struct Prepared {
     /// How the first choice of the first prompt is generated; the others differ in seed and length.
     pub(crate) sampling: SamplingParams,
     /// What the answers must be, if they are not free.
-    pub(crate) grammar: Option<CompiledGrammar>,
+    grammar: Option<CompiledGrammar>,
     pub(crate) priority: i32,
     pub(crate) cache_salt: Option<Arc<str>>,
     pub(crate) text: TextOptions,

@@ -1,24 +1,46 @@
 //! What an answer is searched for: reasoning and tool calls.
 
-use wayfare_engine::OutputGrammar;
-use wayfare_text::{AnswerParser, ForcedChoice, ToolFormat, ToolParser, forced_grammar};
+use wayfare_engine::{OutputConstraint, OutputGrammar};
+use wayfare_text::{
+    AnswerParser, CompiledGrammar, ForcedChoice, ReasoningParser, ToolFormat, ToolParser, forced_grammar,
+};
 
 use crate::error::ApiError;
 use crate::params::{ToolChoice, ToolParams};
 
-use super::Preparer;
+use super::{Prepared, Preparer};
 
 /// What takes an answer apart.
 #[derive(Clone, Debug)]
 pub(crate) struct MessageReader {
     /// At the start of an answer.
     pub(crate) parser: AnswerParser,
+    /// What of it tells reasoning from content.
+    reasoning: Option<ReasoningParser>,
     /// How calls are written.
     pub(crate) tool_format: ToolFormat,
     /// Whether reasoning is shown.
     pub(crate) include_reasoning: bool,
     /// Whether the parser looks for special tokens in the text.
     pub(crate) needs_special_tokens: bool,
+}
+
+impl MessageReader {
+    /// The grammar for one answer; reasoning before it is free.
+    fn constraint(&self, grammar: &CompiledGrammar) -> OutputConstraint {
+        match &self.reasoning {
+            None => grammar.constraint(),
+            Some(reasoning) => grammar.constraint_behind(reasoning),
+        }
+    }
+}
+
+impl Prepared {
+    /// What the engine follows in one answer, if anything.
+    pub(crate) fn constraint(&self) -> Option<OutputConstraint> {
+        let grammar = self.grammar.as_ref()?;
+        Some(self.message.as_ref().map_or_else(|| grammar.constraint(), |reader| reader.constraint(grammar)))
+    }
 }
 
 /// The form in which calls are demanded of a model whose own form is not known.
@@ -75,7 +97,7 @@ impl Preparer {
         let tool_format = format.unwrap_or(DEFAULT_FORMAT);
         let needs_special_tokens = parser.is_some() && tool_format.needs_special_tokens()
             || self.chat.reasoning_format.is_some_and(|format| format.needs_special_tokens());
-        let parser = AnswerParser::new(reasoning, parser);
-        Ok(Some(MessageReader { parser, tool_format, include_reasoning, needs_special_tokens }))
+        let parser = AnswerParser::new(reasoning.clone(), parser);
+        Ok(Some(MessageReader { parser, reasoning, tool_format, include_reasoning, needs_special_tokens }))
     }
 }

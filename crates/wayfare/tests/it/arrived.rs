@@ -161,7 +161,7 @@ fn check(journey: &Journey) -> Result<(), String> {
             let agrees = match finish_reasons.get(index) {
                 Some(&"length") => status == Some("length"),
                 // A stop string is found outside of the engine, which may end the sequence at the same time.
-                Some(&"stop") => true,
+                Some(&("stop" | "tool_calls")) => true,
                 _ => false,
             };
             ensure(agrees, "both parts agree on how it ended")?;

@@ -4,6 +4,7 @@
 
 mod arrived;
 mod audit;
+mod choices;
 mod client;
 mod contexts;
 mod dashboard;
@@ -13,10 +14,12 @@ mod engine_endings;
 mod export;
 mod field;
 mod finishes;
+mod grammars;
 mod heap;
 mod hub;
 mod journeys;
 mod limits;
+mod logprobs;
 mod metrics_page;
 mod off;
 mod per_request;
@@ -33,4 +36,6 @@ mod simulated;
 mod start;
 mod steering;
 mod steps;
+mod token_rules;
+mod tools;
 mod trace_context;
