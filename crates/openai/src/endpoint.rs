@@ -1,4 +1,4 @@
-//! The two generating routes, and the names in which they differ.
+//! The generating routes, and the names in which they differ.
 
 /// A generating route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +7,8 @@ pub(crate) enum Endpoint {
     Chat,
     /// `POST /v1/completions`
     Completion,
+    /// `POST /v1/responses`
+    Responses,
 }
 
 impl Endpoint {
@@ -15,13 +17,14 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chatcmpl-",
             Endpoint::Completion => "cmpl-",
+            Endpoint::Responses => "resp_",
         }
     }
 
     /// The value of `gen_ai.operation.name`.
     pub(crate) fn operation(self) -> &'static str {
         match self {
-            Endpoint::Chat => "chat",
+            Endpoint::Chat | Endpoint::Responses => "chat",
             Endpoint::Completion => "text_completion",
         }
     }
@@ -36,6 +39,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "messages",
             Endpoint::Completion => "prompt",
+            Endpoint::Responses => "input",
         }
     }
 }

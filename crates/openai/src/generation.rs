@@ -31,6 +31,8 @@ pub(crate) struct TokenUsage {
     pub(crate) prompt: u32,
     pub(crate) completion: u32,
     pub(crate) cached: u32,
+    /// Of those of the completion, what was reasoning.
+    pub(crate) reasoning: u32,
 }
 
 /// A request in the engine. Dropping it early aborts it there.
@@ -210,7 +212,8 @@ impl Generation {
     /// Tokens so far.
     pub(crate) fn usage(&self) -> TokenUsage {
         let completion = self.choices.iter().map(|choice| choice.generated_tokens).sum();
-        TokenUsage { prompt: self.prompt_tokens, completion, cached: self.cached_tokens }
+        let reasoning = self.choices.iter().map(|choice| choice.reasoning_tokens).sum();
+        TokenUsage { prompt: self.prompt_tokens, completion, cached: self.cached_tokens, reasoning }
     }
 
     /// Where the request is reported.

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod bodies;
 mod body;
 mod config;
 mod deadline;
@@ -37,7 +38,7 @@ mod metrics;
 mod params;
 mod prepare;
 mod request_metrics;
-mod responses;
+mod responses_api;
 mod routes;
 mod server;
 mod shutdown;

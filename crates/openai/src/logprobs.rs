@@ -38,28 +38,29 @@ fn finite(logprob: f32) -> f32 {
 }
 
 /// `logprobs` of a chat choice: `content`, an object per token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct ChatLogprobs<'a> {
+    pub(crate) content: TextLogprobs<'a>,
+    pub(crate) refusal: Option<()>,
+}
+
+/// A list of objects, one per token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TextLogprobs<'a> {
     pub(crate) tokens: &'a [TokenLogprobs],
     pub(crate) writer: TokenWriter<'a>,
 }
 
-impl Serialize for ChatLogprobs<'_> {
+impl Serialize for TextLogprobs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry(
-            "content",
-            &Sequence(self.tokens, |known: &TokenLogprobs| ChatToken {
-                entry: self.entry(known.token, known.logprob),
-                top_logprobs: known.top.iter().map(|(token, logprob)| self.entry(*token, *logprob)).collect(),
-            }),
-        )?;
-        map.serialize_entry("refusal", &None::<()>)?;
-        map.end()
+        serializer.collect_seq(self.tokens.iter().map(|known| ChatToken {
+            entry: self.entry(known.token, known.logprob),
+            top_logprobs: known.top.iter().map(|(token, logprob)| self.entry(*token, *logprob)).collect(),
+        }))
     }
 }
 
-impl ChatLogprobs<'_> {
+impl TextLogprobs<'_> {
     fn entry(&self, token: TokenId, logprob: f32) -> ChatEntry<'_> {
         let bytes = self.writer.tokenizer.token_bytes(token);
         ChatEntry { token: self.writer.text(token), logprob: finite(logprob), bytes }
@@ -194,14 +195,5 @@ impl Serialize for PromptToken<'_> {
             map.serialize_entry(&key, &PromptEntry { logprob: finite(logprob), rank, decoded_token })?;
         }
         map.end()
-    }
-}
-
-/// A list whose elements are made one at a time.
-struct Sequence<'a, T, F>(&'a [T], F);
-
-impl<T, U: Serialize, F: Fn(&T) -> U> Serialize for Sequence<'_, T, F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(&self.1))
     }
 }

@@ -15,7 +15,7 @@ use wayfare_text::{CompiledGrammar, TextOptions, Tokenizer};
 use crate::config::ChatConfig;
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
-use crate::params::{CommonParams, Fields, StreamOptions};
+use crate::params::{CommonParams, Fields, ResponsesEcho, StreamOptions};
 use crate::request_metrics::MetricsWanted;
 
 pub(crate) use self::grammars::Grammars;
@@ -44,6 +44,8 @@ pub(crate) struct Prepared {
     pub(crate) text: TextOptions,
     /// What takes the answers apart; `None` where they are text and nothing else.
     pub(crate) message: Option<MessageReader>,
+    /// What a response repeats of its request; only on its route.
+    pub(crate) responses: Option<Box<ResponsesEcho>>,
     pub(crate) form: AnswerForm,
     pub(crate) metrics: MetricsWanted,
     /// Whether the client has chosen the seed.
@@ -124,8 +126,9 @@ impl Preparer {
         own_seed: u64,
     ) -> Result<Prepared, ApiError> {
         let fields = Fields::parse(body)?;
-        let Asked { common, model, prompts, echo, logprobs, grammar, message } = match endpoint {
+        let Asked { common, model, prompts, echo, logprobs, grammar, message, responses } = match endpoint {
             Endpoint::Chat => self.read_chat(fields)?,
+            Endpoint::Responses => self.read_responses(fields)?,
             Endpoint::Completion => self.read_completion(fields)?,
         };
         if common.include_metrics && !self.per_request_metrics {
@@ -187,6 +190,7 @@ impl Preparer {
                 skip_special_tokens: common.skip_special_tokens && !needs_special_tokens,
             },
             message,
+            responses,
             form: AnswerForm {
                 stream: common.stream,
                 stream_options,

@@ -16,6 +16,7 @@ pub(crate) fn router() -> Router<SharedState> {
     Router::new()
         .route("/v1/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completion))
+        .route("/v1/responses", post(generate::response))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/health", get(housekeeping::health))

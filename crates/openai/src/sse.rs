@@ -17,12 +17,10 @@ use smallvec::SmallVec;
 use wayfare_engine::TokenId;
 use wayfare_journey::{Clock, MonoNs, RequestLabel};
 
+use crate::bodies::{AnswerShape, ChatChunkChoice, CompletionChoice, Delta, Envelope, PromptDetails, Usage};
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::generation::{ChoiceDelta, Generation, TokenUsage};
-use crate::responses::{
-    AnswerShape, ChatChunkChoice, CompletionChoice, Delta, Envelope, PromptDetails, Usage,
-};
 
 /// Room for one chunk with a short text; more is allocated where needed.
 const CHUNK_BYTES: usize = 512;
@@ -30,7 +28,7 @@ const CHUNK_BYTES: usize = 512;
 /// The response that streams a generation.
 pub(crate) fn stream_response(
     generation: Generation,
-    writer: ChunkWriter,
+    writer: Box<dyn StreamWriter>,
     clock: Arc<dyn Clock>,
 ) -> Response {
     let events = EventBody { generation: Some(generation), writer, clock, next: Next::Chunk };
@@ -41,6 +39,24 @@ pub(crate) fn stream_response(
     // Asks nginx not to collect the chunks.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+/// Writes one streamed answer.
+pub(crate) trait StreamWriter: Send + std::fmt::Debug {
+    /// What has been written since the last call, if anything.
+    fn take(&mut self) -> Option<Bytes>;
+
+    /// Writes what a choice has gained; nothing when that is nothing. `usage` is that of all choices so far.
+    fn delta(&mut self, choice: usize, delta: &ChoiceDelta, usage: TokenUsage);
+
+    /// Writes what comes when all choices have ended.
+    fn last(&mut self, generation: &Generation, now: MonoNs);
+
+    /// Writes that the answer ends with an error.
+    fn error(&mut self, error: &ApiError);
+
+    /// Writes that nothing follows.
+    fn done(&mut self);
 }
 
 /// What the body gives out next.
@@ -55,7 +71,7 @@ enum Next {
 struct EventBody {
     /// `None` once it is over or has failed.
     generation: Option<Generation>,
-    writer: ChunkWriter,
+    writer: Box<dyn StreamWriter>,
     clock: Arc<dyn Clock>,
     next: Next,
 }
@@ -98,6 +114,9 @@ impl HttpBody for EventBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         loop {
+            if let Some(bytes) = self.writer.take() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
             match self.next {
                 Next::Chunk => ready!(self.poll_chunk(cx)),
                 Next::Done => {
@@ -105,9 +124,6 @@ impl HttpBody for EventBody {
                     self.next = Next::Nothing;
                 }
                 Next::Nothing => return Poll::Ready(None),
-            }
-            if let Some(bytes) = self.writer.take() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
         }
     }
@@ -148,8 +164,8 @@ impl ChunkWriter {
         num_choices: usize,
     ) -> Self {
         let object = match endpoint {
-            Endpoint::Chat => "chat.completion.chunk",
             Endpoint::Completion => "text_completion",
+            Endpoint::Chat | Endpoint::Responses => "chat.completion.chunk",
         };
         let empty: Envelope<'_, ()> = Envelope {
             id: id.as_str(),
@@ -166,21 +182,6 @@ impl ChunkWriter {
         head.truncate(head.len() - NO_CHOICES.len());
         let written = SmallVec::from_elem(Written::default(), num_choices);
         Self { endpoint, head: head.into(), shape, written, buffer: BytesMut::new() }
-    }
-
-    /// What has been written since the last call, if anything.
-    fn take(&mut self) -> Option<Bytes> {
-        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
-    }
-
-    /// Writes what a choice has gained; nothing when that is nothing. `usage` is that of all choices so far.
-    fn delta(&mut self, index: usize, delta: &ChoiceDelta, usage: TokenUsage) {
-        let Some(before) = self.written.get(index).copied().filter(|_| !delta.is_empty()) else { return };
-        match self.endpoint {
-            Endpoint::Completion => self.completion_delta(index, delta, before, usage),
-            Endpoint::Chat => self.chat_delta(index, delta, before, usage),
-        }
-        self.written[index].has_begun = true;
     }
 
     fn completion_delta(&mut self, index: usize, delta: &ChoiceDelta, before: Written, usage: TokenUsage) {
@@ -242,6 +243,21 @@ impl ChunkWriter {
         };
         chunk(choice, None);
     }
+}
+
+impl StreamWriter for ChunkWriter {
+    fn take(&mut self) -> Option<Bytes> {
+        (!self.buffer.is_empty()).then(|| self.buffer.split().freeze())
+    }
+
+    fn delta(&mut self, index: usize, delta: &ChoiceDelta, usage: TokenUsage) {
+        let Some(before) = self.written.get(index).copied().filter(|_| !delta.is_empty()) else { return };
+        match self.endpoint {
+            Endpoint::Completion => self.completion_delta(index, delta, before, usage),
+            Endpoint::Chat | Endpoint::Responses => self.chat_delta(index, delta, before, usage),
+        }
+        self.written[index].has_begun = true;
+    }
 
     /// Writes the chunk with the token counts and the request's metrics, if either was asked for.
     fn last(&mut self, generation: &Generation, now: MonoNs) {
@@ -299,7 +315,7 @@ const END_OF_CHUNK: &[u8] = b"}\n\n";
 const NO_CHOICES: &str = "[]}";
 
 /// Writes what holds text and numbers only, to what takes all: that cannot fail.
-fn write_json(to: impl std::io::Write, value: &(impl Serialize + ?Sized)) {
+pub(crate) fn write_json(to: impl std::io::Write, value: &(impl Serialize + ?Sized)) {
     let written = serde_json::to_writer(to, value);
     debug_assert!(written.is_ok(), "{written:?}");
 }

@@ -61,6 +61,7 @@ pub(super) struct Choice {
     text: TextStream,
     pub(super) delta: ChoiceDelta,
     pub(super) generated_tokens: u32,
+    pub(super) reasoning_tokens: u32,
     pub(super) finish_reason: Option<&'static str>,
     /// Text that goes before the first.
     echo: Option<Arc<str>>,
@@ -79,6 +80,8 @@ struct MessageParts {
     parser: AnswerParser,
     tool_format: ToolFormat,
     include_reasoning: bool,
+    /// Whether the text that came last was reasoning.
+    is_reasoning: bool,
 }
 
 impl Choice {
@@ -89,12 +92,14 @@ impl Choice {
                 parser: reader.parser.clone(),
                 tool_format: reader.tool_format,
                 include_reasoning: reader.include_reasoning,
+                is_reasoning: false,
             })
         });
         Self {
             text: TextStream::new(tokenizer, text),
             delta: ChoiceDelta::default(),
             generated_tokens: 0,
+            reasoning_tokens: 0,
             finish_reason: None,
             echo: echo.cloned(),
             includes_terminator: text.include_stop,
@@ -136,13 +141,17 @@ impl Choice {
             self.text.push_to(tokens, &mut self.delta.text)?;
         }
         let counted = if found.is_some() { tokens.len() } else { output.tokens.len() };
-        self.generated_tokens =
-            self.generated_tokens.saturating_add(u32::try_from(counted).unwrap_or(u32::MAX));
+        let new_tokens = u32::try_from(counted).unwrap_or(u32::MAX);
+        self.generated_tokens = self.generated_tokens.saturating_add(new_tokens);
         if self.shows_tokens || output.details.is_some() {
             self.take_details(output, counted);
         }
         if self.message.is_some() {
             self.take_apart(found.is_some());
+            let is_reasoning = self.message.as_ref().is_some_and(|message| message.is_reasoning);
+            if is_reasoning {
+                self.reasoning_tokens = self.reasoning_tokens.saturating_add(new_tokens);
+            }
         }
         Ok(found)
     }
@@ -155,6 +164,9 @@ impl Choice {
         self.delta.text.clear();
         if is_last {
             message.parser.finish(events);
+        }
+        if let Some(last) = events.last() {
+            message.is_reasoning = matches!(last, AnswerEvent::Reasoning(_));
         }
         if !message.include_reasoning {
             events.retain(|event| !matches!(event, AnswerEvent::Reasoning(_)));

@@ -32,6 +32,21 @@ impl Fields {
         self.left.swap_remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a field is there and says something.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// A copy of a field that somebody else takes.
+    pub(super) fn peek(&self, name: &str) -> Option<Value> {
+        self.left.get(name).filter(|value| !value.is_null()).cloned()
+    }
+
+    /// Adds a field, or replaces it.
+    pub(super) fn put(&mut self, name: &str, value: Value) {
+        self.left.insert(name.to_owned(), value);
+    }
+
     pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.take(name) {
             None => Ok(None),

@@ -43,9 +43,7 @@ const KNOWN: &[(&str, &[Neutral])] = &[
     ("logits_processors", &[EmptyList]),
     ("thinking_token_budget", &[]),
     // What is in the answer.
-    ("logprobs", &[Bool(false)]),
     ("top_logprobs", &[Number(0)]),
-    ("echo", &[Bool(false)]),
     ("suffix", &[]),
     ("spaces_between_special_tokens", &[Bool(true)]),
     ("modalities", &[TextOnly]),

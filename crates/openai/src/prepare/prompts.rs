@@ -8,7 +8,8 @@ use wayfare_text::{ChatTemplate, RenderError, RenderOptions};
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
 use crate::params::{
-    ChatParams, CommonParams, CompletionParams, Fields, Prompt, PromptParams, ToolParams, Truncation,
+    ChatParams, CommonParams, CompletionParams, Fields, Prompt, PromptParams, ResponsesEcho, ResponsesParams,
+    ToolParams, Truncation,
 };
 
 use super::{MessageReader, PreparedPrompt, Preparer, error_chain};
@@ -29,6 +30,7 @@ pub(super) struct Asked {
     /// What the answers must be, and the field that says so.
     pub(super) grammar: Option<(&'static str, OutputGrammar)>,
     pub(super) message: Option<MessageReader>,
+    pub(super) responses: Option<Box<ResponsesEcho>>,
 }
 
 pub(super) struct TokenisedPrompt {
@@ -40,17 +42,29 @@ impl Preparer {
     pub(super) fn read_chat(&self, fields: Fields) -> Result<Asked, ApiError> {
         let params = ChatParams::read(fields)?;
         let model = self.model(params.common.model.as_deref())?;
-        self.asked_of_chat(params, model)
+        self.asked_of_chat(params, model, Endpoint::Chat)
     }
 
-    /// What is common to all routes that take messages.
-    pub(super) fn asked_of_chat(&self, params: ChatParams, model: String) -> Result<Asked, ApiError> {
+    pub(super) fn read_responses(&self, fields: Fields) -> Result<Asked, ApiError> {
+        let ResponsesParams { chat, echo } = ResponsesParams::read(fields)?;
+        let model = self.model(chat.common.model.as_deref())?;
+        let asked = self.asked_of_chat(chat, model, Endpoint::Responses)?;
+        Ok(Asked { responses: Some(Box::new(echo)), ..asked })
+    }
+
+    /// What is common to both routes that take messages.
+    fn asked_of_chat(
+        &self,
+        params: ChatParams,
+        model: String,
+        endpoint: Endpoint,
+    ) -> Result<Asked, ApiError> {
         let ChatParams { mut common, messages, prompt, tools, include_reasoning, echo, logprobs } = params;
         let continued = (echo && prompt.continue_final_message).then(|| last_text(&messages));
         let text = self.render(&messages, prompt, &tools)?;
         // A template spells out the special tokens it wants.
         let add_special_tokens = common.add_special_tokens.unwrap_or(false);
-        let tokens = self.encode(&text, add_special_tokens, Endpoint::Chat)?;
+        let tokens = self.encode(&text, add_special_tokens, endpoint)?;
         let prompts = vec![TokenisedPrompt { tokens, echo: continued.map(Into::into) }];
         let forced = self.forced_calls(&tools)?;
         let grammar = match (common.grammar.take(), forced) {
@@ -61,7 +75,7 @@ impl Preparer {
             (given, forced) => given.or(forced),
         };
         let message = self.message_reader(&text, &tools, include_reasoning)?;
-        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message })
+        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message, responses: None })
     }
 
     /// The text that stands for the messages.
@@ -130,7 +144,7 @@ impl Preparer {
         });
         let prompts = prompts.collect::<Result<_, ApiError>>()?;
         let grammar = common.grammar.take();
-        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message: None })
+        Ok(Asked { common, model, prompts, echo, logprobs, grammar, message: None, responses: None })
     }
 
     /// Cuts the prompts where that is wanted, and gives each answer its limit.
@@ -145,7 +159,7 @@ impl Preparer {
         let most = match truncation {
             Truncation::Never => usize::MAX,
             Truncation::ToFit => {
-                let default = if endpoint == Endpoint::Chat { 1 } else { DEFAULT_COMPLETION_TOKENS };
+                let default = if endpoint == Endpoint::Completion { DEFAULT_COMPLETION_TOKENS } else { 1 };
                 context.saturating_sub(asked_tokens.unwrap_or(default)).max(1) as usize
             }
             Truncation::To(tokens) if tokens > context => {
@@ -190,7 +204,7 @@ impl Preparer {
         let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
         let room = context.saturating_sub(prompt);
         let max_tokens = asked.unwrap_or(match endpoint {
-            Endpoint::Chat => room.max(1),
+            Endpoint::Chat | Endpoint::Responses => room.max(1),
             Endpoint::Completion => room.clamp(1, DEFAULT_COMPLETION_TOKENS),
         });
         if max_tokens <= room {

@@ -11,17 +11,17 @@ use http::{HeaderValue, header};
 use serde::Serialize;
 use wayfare_journey::RequestLabel;
 
+use crate::bodies::{AnswerShape, ChatChoice, CompletionChoice, Envelope, Message, PromptDetails, Usage};
 use crate::body::read_json;
 use crate::deadline::{Deadline, within};
 use crate::endpoint::Endpoint;
 use crate::error::ApiError;
-use crate::generation::{ChoiceDelta, Generation};
+use crate::generation::{ChoiceDelta, Generation, TokenUsage};
 use crate::journey_layer::RequestContext;
-use crate::prepare::Prepared;
-use crate::request_metrics::MetricsWanted;
-use crate::responses::{AnswerShape, ChatChoice, CompletionChoice, Envelope, Message, PromptDetails, Usage};
+use crate::request_metrics::{MetricsWanted, RequestMetrics};
+use crate::responses_api::{OutputItems, ResponseEvents, ResponseHead, ResponseStatus, ResponseView};
 use crate::server::{AppState, SharedState};
-use crate::sse::{ChunkWriter, stream_response};
+use crate::sse::{ChunkWriter, StreamWriter, stream_response};
 
 pub(crate) async fn chat(
     State(state): State<SharedState>,
@@ -39,6 +39,14 @@ pub(crate) async fn completion(
     generate(&state, Endpoint::Completion, &context, request).await
 }
 
+pub(crate) async fn response(
+    State(state): State<SharedState>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    generate(&state, Endpoint::Responses, &context, request).await
+}
+
 async fn generate(
     state: &AppState,
     endpoint: Endpoint,
@@ -54,67 +62,48 @@ async fn generate(
     let body_complete = state.clock.now();
     context.journey.body_complete(body_complete);
 
-    let prepared = within(deadline, state.workshop.prepare(endpoint, body, state.own_seed())).await?;
+    let mut prepared = within(deadline, state.workshop.prepare(endpoint, body, state.own_seed())).await?;
     context.journey.described(|| prepared.attributes(endpoint));
     // It may have changed while the body came.
     state.check_serving()?;
-    let generation = Generation::start(state, context, endpoint, &id, &prepared, body_complete, deadline)?;
+    let mut generation =
+        Generation::start(state, context, endpoint, &id, &prepared, body_complete, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
     let shape = AnswerShape::new(state.tokenizer().clone(), &prepared);
+    let head = prepared.responses.take().map(|echo| ResponseHead {
+        id: id.as_str().to_owned(),
+        created,
+        model: prepared.model.clone(),
+        temperature: prepared.sampling.temperature,
+        top_p: prepared.sampling.top_p,
+        echo: *echo,
+    });
     if prepared.form.stream {
-        let num_choices = generation.num_choices();
-        let writer = ChunkWriter::new(endpoint, &id, created, &prepared.model, shape, num_choices);
+        let writer: Box<dyn StreamWriter> = match head {
+            Some(head) => Box::new(ResponseEvents::new(head, shape)),
+            None => {
+                let num_choices = generation.num_choices();
+                Box::new(ChunkWriter::new(endpoint, &id, created, &prepared.model, shape, num_choices))
+            }
+        };
         return Ok(stream_response(generation, writer, Arc::clone(&state.clock)));
     }
-    whole(state, endpoint, generation, &id, created, &prepared, &shape).await
-}
-
-/// Waits for the end of the generation and answers in one piece.
-async fn whole(
-    state: &AppState,
-    endpoint: Endpoint,
-    mut generation: Generation,
-    id: &RequestLabel,
-    created: u64,
-    prepared: &Prepared,
-    shape: &AnswerShape,
-) -> Result<Response, ApiError> {
     while !generation.is_over() {
         poll_fn(|cx| generation.poll_progress(cx)).await?;
     }
-    let usage = Some(Some(Usage::from(generation.usage())));
     let choices: Vec<(usize, ChoiceDelta)> = generation.take_deltas().collect();
     let all_metrics = generation.metrics(state.clock.now());
     let metrics = all_metrics.as_ref().filter(|_| prepared.metrics == MetricsWanted::InBody);
-    let (id, model) = (id.as_str(), prepared.model.as_str());
-    let prompt = match (endpoint, choices.first()) {
-        (Endpoint::Chat, Some((index, delta))) => PromptDetails {
-            prompt_logprobs: shape.prompt_logprobs(delta),
-            prompt_token_ids: shape.prompt_token_ids(*index),
-        },
-        _ => PromptDetails::default(),
-    };
-    let envelope = Envelope::<()> {
-        id,
-        object: "text_completion",
-        created,
-        model,
-        choices: &[],
-        usage,
-        metrics,
-        prompt,
-    };
-    let mut response = match endpoint {
-        Endpoint::Chat => {
-            let choices: Vec<_> =
-                choices.iter().map(|(index, delta)| chat_choice(shape, *index, delta)).collect();
-            json(&envelope.with("chat.completion", &choices))
-        }
-        Endpoint::Completion => {
-            let choices: Vec<_> =
-                choices.iter().map(|(index, delta)| completion_choice(shape, *index, delta)).collect();
-            json(&envelope.with("text_completion", &choices))
+    let mut response = match &head {
+        Some(head) => whole_response(head, &shape, &choices, generation.usage(), metrics),
+        None => {
+            let model = prepared.model.as_str();
+            let usage = Some(Some(Usage::from(generation.usage())));
+            let prompt = PromptDetails::default();
+            let (id, object) = (id.as_str(), "");
+            let envelope = Envelope { id, object, created, model, choices: &[], usage, metrics, prompt };
+            whole_answer(endpoint, envelope, &shape, &choices)
         }
     }?;
     // Digits and names: a header can hold them.
@@ -123,6 +112,47 @@ async fn whole(
         response.headers_mut().insert("server-timing", timing);
     }
     Ok(response)
+}
+
+/// An answer with its choices. `envelope` has what both routes have in common.
+fn whole_answer<'a>(
+    endpoint: Endpoint,
+    mut envelope: Envelope<'a, ()>,
+    shape: &'a AnswerShape,
+    choices: &'a [(usize, ChoiceDelta)],
+) -> Result<Response, ApiError> {
+    if endpoint == Endpoint::Completion {
+        let choices: Vec<_> =
+            choices.iter().map(|(index, delta)| completion_choice(shape, *index, delta)).collect();
+        return json(&envelope.with("text_completion", &choices));
+    }
+    // A chat has one prompt.
+    if let Some((index, delta)) = choices.first() {
+        envelope.prompt = PromptDetails {
+            prompt_logprobs: shape.prompt_logprobs(delta),
+            prompt_token_ids: shape.prompt_token_ids(*index),
+        };
+    }
+    let choices: Vec<_> = choices.iter().map(|(index, delta)| chat_choice(shape, *index, delta)).collect();
+    json(&envelope.with("chat.completion", &choices))
+}
+
+/// A response with its items.
+fn whole_response(
+    head: &ResponseHead,
+    shape: &AnswerShape,
+    choices: &[(usize, ChoiceDelta)],
+    usage: TokenUsage,
+    metrics: Option<&RequestMetrics>,
+) -> Result<Response, ApiError> {
+    let mut items = OutputItems::default();
+    let mut status = ResponseStatus::Completed;
+    for (_, delta) in choices {
+        items.take(delta, |_, _| {});
+        status = ResponseStatus::of(delta.end.as_ref().map(|end| end.finish_reason));
+    }
+    items.end(|_, _| {});
+    json(&ResponseView { head, shape, status, items: &items, usage: Some(usage), error: None, metrics })
 }
 
 fn chat_choice<'a>(shape: &'a AnswerShape, index: usize, delta: &'a ChoiceDelta) -> ChatChoice<'a> {

@@ -124,13 +124,7 @@ async fn bad_values_name_their_parameter() {
 async fn what_is_not_supported_is_named() {
     let rig = Setup::answering("x").start();
     for path in [CHAT, COMPLETIONS] {
-        for (param, value) in [
-            ("best_of", json!(2)),
-            ("suffix", json!("x")),
-            ("tools", json!([{"type": "function"}])),
-            ("tool_choice", json!("required")),
-            ("priority", json!(1)),
-        ] {
+        for (param, value) in [("best_of", json!(2)), ("suffix", json!("x")), ("priority", json!(1))] {
             let body = request_for(path, json!({param: value}));
             check_body(&rig, path, &body, param, "unsupported_parameter").await;
         }
@@ -167,18 +161,45 @@ async fn messages_and_prompts_are_checked() {
         (json!({"messages": [{"content": "x"}]}), "messages[0].role", "invalid_value"),
         (json!({"messages": [{"role": "king", "content": "x"}]}), "messages[0].role", "invalid_value"),
         (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            json!({"messages": [{"role": "function", "content": "x"}]}),
             "messages[0].role",
             "unsupported_parameter",
         ),
+        (json!({"messages": [{"role": "tool", "content": null}]}), "messages[0].content", "invalid_value"),
+        (
+            json!({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}),
+            "messages[0].tool_calls",
+            "invalid_value",
+        ),
+        (
+            json!({"continue_final_message": true, "add_generation_prompt": true}),
+            "continue_final_message",
+            "invalid_value",
+        ),
+        (json!({"chat_template": "x"}), "chat_template", "unsupported_parameter"),
+        (json!({"chat_template_kwargs": {"messages": []}}), "chat_template_kwargs", "invalid_value"),
+        (json!({"reasoning_effort": "vast"}), "reasoning_effort", "invalid_value"),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function", "invalid_value"),
+        (json!({"tools": [{"type": "web"}]}), "tools[0].type", "unsupported_parameter"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "a b"}}]}),
+            "tools[0].function.name",
+            "invalid_value",
+        ),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
+            "tools",
+            "unsupported_parameter",
+        ),
+        (json!({"tool_choice": "required"}), "tool_choice", "invalid_value"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content", "invalid_value"),
         (user(json!(3)), "messages[0].content", "invalid_value"),
         (user(json!([{"type": "image_url"}])), "messages[0].content[0].type", "unsupported_parameter"),
         (user(json!([{"type": "text"}])), "messages[0].content[0].text", "invalid_value"),
         (
             json!({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}),
-            "messages[0].tool_calls",
-            "unsupported_parameter",
+            "messages[0].tool_calls[0].function",
+            "invalid_value",
         ),
         (
             json!({"messages": [{"role": "user", "content": "x", "foo": 1}]}),

@@ -16,13 +16,13 @@ pub(super) const MAX_NESTING: usize = 200;
 
 /// Most properties of a schema, and of one of its objects: the work grows with the square of the latter.
 const MAX_PROPERTIES: usize = 5_000;
-const MAX_PROPERTIES_OF_OBJECT: usize = 1_000;
+const MAX_PROPERTIES_OF_OBJECT: usize = 500;
 /// Most patterns for the names of properties: each is held against each other.
 const MAX_PATTERN_PROPERTIES: usize = 32;
 
 /// White space between the tokens of JSON. All of it is optional, and no more than this much: a small model that
 /// prefers white space to an answer would go on with it until its length limit.
-pub(crate) const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+const JSON_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
 
 /// What the grammar is called in messages.
 pub(super) fn kind(grammar: &OutputGrammar) -> &'static str {
@@ -77,10 +77,14 @@ fn schema(schema: Json) -> Result<TopLevelGrammar, GrammarError> {
         Json::Bool(true) => Map::new(),
         _ => return Err(invalid("JSON schema", "a schema is a JSON object")),
     };
-    // The library's own options; a client's would change what its schema means.
+    set_options(&mut schema);
+    Ok(TopLevelGrammar::from_json_schema(Json::Object(schema)))
+}
+
+/// Sets the library's own options for a schema; a client's would change what it means.
+pub(crate) fn set_options(schema: &mut Map<String, Json>) {
     let options = json!({"whitespace_pattern": JSON_SPACE, "json_allow_general_unicode_escapes": true});
     schema.insert("x-guidance".to_owned(), options);
-    Ok(TopLevelGrammar::from_json_schema(Json::Object(schema)))
 }
 
 /// What takes the library more time than its own limits let see.

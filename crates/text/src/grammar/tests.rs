@@ -192,6 +192,9 @@ fn what_is_wrong_is_said() {
         (schema(&json!({"$ref": "#/$defs/none"})), "none"),
         (schema(&json!({"$ref": "https://example.com/schema.json"})), "https://example.com/schema.json"),
         (schema(&json!({"type": "array", "uniqueItems": true})), "uniqueItems"),
+        (schema(&json!({"not": {"type": "string"}})), "not"),
+        (schema(&json!({"if": {}, "then": {}})), "if"),
+        (schema(&json!({"type": "string", "format": "password"})), "password"),
         (schema(&json!({"type": "string", "pattern": "("})), "unclosed group"),
         (schema(&json!({"type": "integer", "minimum": 2, "maximum": 1})), "minimum"),
         (schema(&json!({"oneOf": [{"type": "integer"}, {"type": "number"}]})), "anyOf"),
@@ -301,4 +304,42 @@ fn the_grammar_begins_behind_the_reasoning() {
     check(qwen, "<think>\n", "yes", Fit::Beginning);
     check(qwen, "<think>\n", "a</think>yes", Fit::Whole);
     check(qwen, "<think>\n\n</think>\n\n", "<think>", Fit::Not(1));
+}
+
+/// What pydantic makes of models with options, defaults, dates, enumerations and tagged unions.
+#[test]
+fn schemas_of_classes_are_taken() {
+    let shop = json!({
+        "$defs": {
+            "Cat": {
+                "properties": {"kind": {"const": "cat", "title": "Kind", "type": "string"}, "lives": {"default": 9, "title": "Lives", "type": "integer"}},
+                "required": ["kind"], "title": "Cat", "type": "object",
+            },
+            "Dog": {
+                "properties": {"kind": {"const": "dog", "title": "Kind", "type": "string"}, "friends": {"items": {"$ref": "#/$defs/Dog"}, "title": "Friends", "type": "array"}},
+                "required": ["kind", "friends"], "title": "Dog", "type": "object",
+            },
+            "Size": {"enum": ["small", "large"], "title": "Size", "type": "string"},
+        },
+        "properties": {
+            "pet": {
+                "discriminator": {"mapping": {"cat": "#/$defs/Cat", "dog": "#/$defs/Dog"}, "propertyName": "kind"},
+                "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+                "title": "Pet",
+            },
+            "size": {"allOf": [{"$ref": "#/$defs/Size"}], "default": "small"},
+            "born": {"anyOf": [{"format": "date", "type": "string"}, {"type": "null"}], "default": null, "title": "Born"},
+            "price": {"exclusiveMinimum": 0, "title": "Price", "type": "number", "multipleOf": 0.01},
+        },
+        "required": ["pet", "price"], "title": "Shop", "type": "object",
+    });
+    check(
+        &schema(&shop),
+        &[
+            r#"{"pet": {"kind": "cat"}, "price": 1.25}"#,
+            r#"{"pet": {"kind": "dog", "friends": [{"kind": "dog", "friends": []}]}, "size": "large", "born": "2024-02-29", "price": 3}"#,
+        ],
+        &[r#"{"pet": {"kind": "cat", "lives": 3}, "born": null, "#],
+        &[(r#"{"pet": {"kind": "cow"#, 19), (r#"{"pet": {"kind": "dog"}"#, 22)],
+    );
 }

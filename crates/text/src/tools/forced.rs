@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use wayfare_engine::OutputGrammar;
 
 use super::ToolFormat;
-use crate::grammar::source::{JSON_SPACE, literal};
+use crate::grammar::source::{literal, set_options};
 
 /// Most calls of an answer that has to call: a small model would not stop by itself.
 const MAX_CALLS: usize = 32;
@@ -119,6 +119,6 @@ fn arguments_schema(tool: &Tool) -> Result<Json, ForcedCallError> {
     if !schema.contains_key("$ref") {
         schema.entry("type").or_insert_with(|| Json::from("object"));
     }
-    schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": JSON_SPACE}));
+    set_options(&mut schema);
     Ok(Json::Object(schema))
 }

@@ -329,6 +329,24 @@ fn several_calls_can_be_forced() {
 }
 
 #[test]
+fn as_many_tools_as_clients_send_can_be_forced() {
+    let text = TextFiles::of_bytes().unwrap();
+    let compiler = GrammarCompiler::new(&text.tokenizer, &text.end_of_text).unwrap();
+    let parameters = |place: usize| {
+        let one = json!({"type": "string", "description": "one of the things that this tool takes", "enum": ["a", "b"]});
+        let members: serde_json::Map<_, _> =
+            (0..12).map(|member| (format!("p{place}_{member}"), one.clone())).collect();
+        json!({"type": "object", "properties": members, "required": [format!("p{place}_1")]})
+    };
+    let tool = |place: usize| Tool { name: format!("tool_{place}"), parameters: Some(parameters(place)) };
+    let tools: Vec<Tool> = (0..128).map(tool).collect();
+    for format in [ToolFormat::Hermes, ToolFormat::Llama3Json, ToolFormat::Mistral] {
+        let grammar = forced_grammar(format, &tools, ForcedChoice::Required { parallel: true }).unwrap();
+        compiler.compile(&grammar).unwrap();
+    }
+}
+
+#[test]
 fn calls_that_cannot_be_forced_are_refused() {
     let named = ForcedChoice::Named("none");
     let message = forced_grammar(ToolFormat::Hermes, &tools(), named).unwrap_err().to_string();

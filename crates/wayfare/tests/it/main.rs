@@ -28,6 +28,7 @@ mod program;
 mod random;
 mod raw_client;
 mod refusals;
+mod responses;
 mod rig;
 mod server;
 mod shutdown;

@@ -36,7 +36,7 @@ fn hostile() -> Vec<(&'static str, OutputGrammar)> {
         (0..100).fold(json!({"type": "integer"}), |inside, _| json!({"type": "array", "items": inside}));
     let rules: String = (0..4_000).map(|place| format!("r{place}: r{}\n", place + 1)).collect();
     vec![
-        ("the most properties", schema(&many(1_000))),
+        ("the most properties", schema(&many(500))),
         (
             "alternatives",
             schema(&json!({"anyOf": (0..5_000).map(|place| json!({"const": [place]})).collect::<Vec<_>>()})),
@@ -131,6 +131,7 @@ fn hostile_grammars_are_refused_or_followed_in_time() {
             }
         }
     }
+    compiler.compile(&hostile()[0].1).expect("as many properties as are allowed");
     assert!(followed > 10, "only {followed} were tried to the end");
 }
 
@@ -141,8 +142,8 @@ fn schemas_with_too_many_properties_are_refused() {
     };
     let object = |count: usize| json!({"properties": properties(count)});
     for (refused, expected) in [
-        (object(1_001), "1001 properties"),
-        (json!({"allOf": (0..6).map(|_| object(900)).collect::<Vec<_>>()}), "more than 5000 properties"),
+        (object(501), "501 properties"),
+        (json!({"allOf": (0..11).map(|_| object(480)).collect::<Vec<_>>()}), "more than 5000 properties"),
         (json!({"patternProperties": properties(33)}), "more than 32 patternProperties"),
     ] {
         let error = error(&schema(&refused));

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
-use wayfare_engine::TokenId;
+use wayfare_engine::{TokenId, TokenLogprobs};
 use wayfare_text::{AnswerEvent, Tokenizer};
 
 use crate::generation::{ChoiceDelta, StopReason, TokenUsage};
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprobs, TokenWriter};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, PromptLogprobs, TextLogprobs, TokenWriter};
 use crate::prepare::{AnswerForm, Prepared};
 use crate::request_metrics::RequestMetrics;
 
@@ -19,6 +19,14 @@ pub(crate) struct Usage {
     completion_tokens: u32,
     total_tokens: u64,
     prompt_tokens_details: PromptTokensDetails,
+    /// Where some of them were reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokensDetails>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct CompletionTokensDetails {
+    reasoning_tokens: u32,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -33,6 +41,8 @@ impl From<TokenUsage> for Usage {
             completion_tokens: usage.completion,
             total_tokens: u64::from(usage.prompt) + u64::from(usage.completion),
             prompt_tokens_details: PromptTokensDetails { cached_tokens: usage.cached },
+            completion_tokens_details: (usage.reasoning > 0)
+                .then_some(CompletionTokensDetails { reasoning_tokens: usage.reasoning }),
         }
     }
 }
@@ -66,7 +76,13 @@ impl AnswerShape {
     }
 
     pub(crate) fn chat_logprobs<'a>(&'a self, delta: &'a ChoiceDelta) -> Option<ChatLogprobs<'a>> {
-        self.form.logprobs.then(|| ChatLogprobs { tokens: &delta.logprobs, writer: self.writer() })
+        self.form
+            .logprobs
+            .then(|| ChatLogprobs { content: self.text_logprobs(&delta.logprobs), refusal: None })
+    }
+
+    pub(crate) fn text_logprobs<'a>(&'a self, tokens: &'a [TokenLogprobs]) -> TextLogprobs<'a> {
+        TextLogprobs { tokens, writer: self.writer() }
     }
 
     /// `text_offset` is the number of characters that the choice's tokens had before.
