@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -43,7 +44,7 @@ pub struct StoreUse {
     pub journeys: usize,
     /// Bytes of all of them together, about.
     pub bytes: usize,
-    /// Journeys that never were kept, because more ended at once than the store takes in.
+    /// Journeys that never were kept, because more ended at once than the store takes in, or by a bug of the store.
     pub lost: u64,
 }
 
@@ -69,12 +70,9 @@ impl RecentJourneys {
             kept: Mutex::default(),
         });
         let looked_after = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("journey-store".into()).spawn(move || {
-            while !looked_after.is_closed.load(Ordering::SeqCst) {
-                looked_after.take_in();
-                thread::park_timeout(LOOK_INTERVAL);
-            }
-        })?;
+        let thread = thread::Builder::new()
+            .name("journey-store".into())
+            .spawn(move || looked_after.look_after(LOOK_INTERVAL))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -159,6 +157,14 @@ struct KeptJourney {
 }
 
 impl Shared {
+    /// The life of the store's thread.
+    fn look_after(&self, interval: Duration) {
+        while !self.is_closed.load(Ordering::SeqCst) {
+            self.take_in();
+            thread::park_timeout(interval);
+        }
+    }
+
     /// Moves what has arrived to where it is kept, and lets go of what is too old or too much.
     fn take_in(&self) {
         let mut kept = self.kept.lock();
@@ -168,7 +174,11 @@ impl Shared {
         // No more than one queue at a time, however fast journeys come.
         for _ in 0..QUEUE_CAPACITY {
             let Some(journey) = self.arrivals.pop() else { break };
-            let bytes = journey.memory_bytes() + size_of::<KeptJourney>();
+            // A panic costs the journey; neither the store's thread nor a reader's request.
+            let Ok(bytes) = catch_unwind(AssertUnwindSafe(|| memory_bytes(&journey))) else {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
             kept.bytes += bytes;
             kept.journeys.push_back(KeptJourney { journey, bytes });
             while kept.journeys.len() > self.limits.max_journeys || kept.bytes > self.limits.max_bytes {
@@ -183,6 +193,12 @@ impl Shared {
         while self.arrivals.pop().is_some() {}
         *self.kept.lock() = Kept::default();
     }
+}
+
+fn memory_bytes(journey: &FinishedJourney) -> usize {
+    #[cfg(test)]
+    assert_ne!(journey.cell().route(), tests::ROUTE_THAT_PANICS);
+    journey.memory_bytes() + size_of::<KeptJourney>()
 }
 
 /// The store's end of the way from the threads that end journeys.
@@ -202,5 +218,41 @@ impl JourneySink for Arrivals {
         if shared.is_closed.load(Ordering::SeqCst) {
             while shared.arrivals.pop().is_some() {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wayfare_journey::{HeadSampler, IncomingHeaders, MonoNs, Tracer};
+    use wayfare_testkit::{VirtualClock, wait_until};
+
+    use super::*;
+
+    /// Journeys of this route cannot be taken in.
+    pub(super) const ROUTE_THAT_PANICS: &str = "/panic";
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_panic_over_a_journey_is_counted_and_the_store_goes_on() {
+        let store = RecentJourneys::start(StoreLimits::default()).unwrap();
+        let everything = HeadSampler::new(1.0).unwrap();
+        let tracer = Tracer::new(Arc::new(VirtualClock::at(MonoNs(1))), everything, store.sink());
+        let request = |route| {
+            tracer.admit(IncomingHeaders::default(), route, MonoNs(1)).span.unwrap().complete(MonoNs(2));
+        };
+        // Looked at from outside without taking anything in: the store's thread does.
+        let is_taken_in = |kept, lost| {
+            let shared = &store.shared;
+            shared.kept.lock().journeys.len() == kept && shared.lost.load(Ordering::Relaxed) == lost
+        };
+        ["/fine", ROUTE_THAT_PANICS, "/fine"].into_iter().for_each(request);
+        wait_until(PATIENCE, || is_taken_in(2, 1));
+        [ROUTE_THAT_PANICS, "/fine"].into_iter().for_each(request);
+        wait_until(PATIENCE, || is_taken_in(3, 2));
+        // A reader takes in what has come since.
+        [ROUTE_THAT_PANICS, "/fine"].into_iter().for_each(request);
+        let usage = store.reader().usage();
+        assert_eq!((usage.journeys, usage.lost), (4, 3));
+        assert_eq!(store.reader().newest(10, |_| true).len(), 4);
     }
 }

@@ -55,6 +55,7 @@ pub(crate) struct EngineThread {
 }
 
 impl EngineThread {
+    #[expect(clippy::too_many_arguments, reason = "the parts of an engine, each of which it is given once")]
     pub(crate) fn new(
         inbox: Receiver<Message>,
         scheduler: Scheduler,

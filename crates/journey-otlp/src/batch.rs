@@ -7,7 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use wayfare_journey::schema::api_event;
-use wayfare_journey::{FinishedJourney, StepSpan};
+use wayfare_journey::{CoreRecord, FinishedJourney, StepSpan};
+
+/// Journeys of this route make a batcher panic, in tests.
+#[cfg(test)]
+pub(crate) const ROUTE_THAT_PANICS: &str = "/panic/batcher";
 
 /// A journey, or a part of one that is too large for a batch.
 #[derive(Clone, Debug)]
@@ -23,6 +27,12 @@ impl JourneyPart {
     fn spans(&self) -> usize {
         usize::from(self.has_request) + self.cores.len()
     }
+
+    fn size(&self) -> Size {
+        let request = if self.has_request { Size::of_request() } else { Size::default() };
+        let cores = self.journey.cores().skip(self.cores.start).take(self.cores.len());
+        cores.map(|(_, core)| Size::of_core(core)).fold(request, Size::plus)
+    }
 }
 
 /// Most events of a message. A collector refuses messages above its limit, 4 MiB by gRPC unless it is told
@@ -37,6 +47,18 @@ struct Size {
 }
 
 impl Size {
+    fn of_request() -> Self {
+        Self { spans: 1, events: api_event::ALL.len() }
+    }
+
+    fn of_core(core: &CoreRecord) -> Self {
+        Self { spans: 1, events: core.events.len() }
+    }
+
+    fn of_steps(span: &StepSpan) -> Self {
+        Self { spans: 1, events: span.num_events() }
+    }
+
     fn plus(self, other: Size) -> Size {
         Size { spans: self.spans + other.spans, events: self.events + other.events }
     }
@@ -87,8 +109,8 @@ impl Batcher {
 
     /// Adds a journey, and hands each batch that is full to `full`.
     pub(crate) fn add(&mut self, journey: &FinishedJourney, mut full: impl FnMut(Batch)) {
-        let cores = || journey.cores().map(|(_, core)| Size { spans: 1, events: core.events.len() });
-        let request = Size { spans: 1, events: api_event::ALL.len() };
+        let cores = || journey.cores().map(|(_, core)| Size::of_core(core));
+        let request = Size::of_request();
         let whole = cores().fold(request, Size::plus);
         // A journey is cut only when it does not fit into an empty batch.
         if whole.is_within(self.limit) && !self.has_room_for(whole) {
@@ -100,6 +122,8 @@ impl Batcher {
         }
         let mut part = empty_part(true, 0..0);
         self.batch.size = self.batch.size.plus(request);
+        #[cfg(test)]
+        assert_ne!(journey.cell().route(), ROUTE_THAT_PANICS);
         for (index, core) in cores().enumerate() {
             if !self.has_room_for(core) {
                 self.batch.parts.extend(Some(part).filter(|part| part.spans() > 0));
@@ -114,12 +138,19 @@ impl Batcher {
 
     /// Adds a span of steps, and hands the batch to `full` when that has no room for it.
     pub(crate) fn add_steps(&mut self, span: StepSpan, mut full: impl FnMut(Batch)) {
-        let size = Size { spans: 1, events: span.num_events() };
+        let size = Size::of_steps(&span);
         if !self.has_room_for(size) {
             full(std::mem::take(&mut self.batch));
         }
         self.batch.steps.push(Arc::new(span));
         self.batch.size = self.batch.size.plus(size);
+    }
+
+    /// After a panic in the middle of [`Batcher::add`]: what is not in the batch as a whole is not in it.
+    pub(crate) fn mend(&mut self) {
+        let parts = self.batch.parts.iter().map(JourneyPart::size);
+        let steps = self.batch.steps.iter().map(|span| Size::of_steps(span));
+        self.batch.size = parts.chain(steps).fold(Size::default(), Size::plus);
     }
 
     /// What is left, if anything.

@@ -161,6 +161,7 @@ pub struct ExportCounters {
     pub(crate) accepted: AtomicU64,
     pub(crate) queue_full: AtomicU64,
     pub(crate) after_shutdown: AtomicU64,
+    pub(crate) panicked: AtomicU64,
     pub(crate) step_spans_dropped: AtomicU64,
     destinations: Vec<Arc<DestinationCounters>>,
 }
@@ -171,6 +172,7 @@ impl ExportCounters {
             accepted: AtomicU64::new(0),
             queue_full: AtomicU64::new(0),
             after_shutdown: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
             step_spans_dropped: AtomicU64::new(0),
             destinations,
         }
@@ -192,6 +194,12 @@ impl ExportCounters {
     #[must_use]
     pub fn journeys_dropped_shutdown(&self) -> u64 {
         self.after_shutdown.load(Ordering::Relaxed)
+    }
+
+    /// Journeys that were lost because the exporter panicked over them, by a bug.
+    #[must_use]
+    pub fn journeys_dropped_panic(&self) -> u64 {
+        self.panicked.load(Ordering::Relaxed)
     }
 
     /// Spans of steps that were lost because more were closed at once than the exporter takes out.

@@ -1,8 +1,12 @@
 //! The exporter's thread, and its handle.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,6 +18,7 @@ use tokio::time::Instant;
 use wayfare_journey::{JourneySink, StepSink, WallAnchor};
 
 use crate::batch::{Batch, Batcher};
+use crate::caught::caught;
 use crate::config::{Destination, ExporterConfig};
 use crate::convert::Converter;
 use crate::counters::{DestinationCounters, DropCause, ExportCounters};
@@ -77,23 +82,31 @@ impl Exporter {
             .thread_name("journey-io")
             .build()
             .map_err(StartError::Thread)?;
+        let opened = {
+            let _in_runtime = runtime.enter();
+            config.destinations.iter().map(open).collect::<Result<Vec<_>, _>>()
+        };
+        match opened {
+            Ok(transports) => Self::start_with(transports, runtime, config, anchor),
+            Err(error) => {
+                end(runtime);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the thread with a transport for each destination of the configuration.
+    fn start_with(
+        transports: Vec<Transport>,
+        runtime: Runtime,
+        config: ExporterConfig,
+        anchor: WallAnchor,
+    ) -> Result<Self, StartError> {
         let accounts =
             config.destinations.iter().map(|one| Arc::new(DestinationCounters::new(one.to_string())));
         let counters = Arc::new(ExportCounters::new(accounts.collect()));
         let queue = Arc::new(JourneyQueue::new(config.queue_capacity, Arc::clone(&counters)));
         let steps = Arc::new(StepQueue::new(Arc::clone(&counters)));
-        let opened = {
-            let _in_runtime = runtime.enter();
-            config.destinations.iter().map(open).collect::<Result<Vec<_>, _>>()
-        };
-        let transports = match opened {
-            Ok(transports) => transports,
-            Err(error) => {
-                end(runtime);
-                return Err(error);
-            }
-        };
-
         let (stop, stopped) = oneshot::channel();
         let (report_done, done) = std_mpsc::sync_channel(1);
         let collector = Collector {
@@ -244,7 +257,11 @@ impl Collector {
         let mut batches = Vec::new();
         for _ in 0..at_most {
             let Some(journey) = self.queue.pop() else { break };
-            self.batcher.add(&journey, |batch| batches.push(batch));
+            if let Err(panicked) = caught(|| self.batcher.add(&journey, |batch| batches.push(batch))) {
+                self.counters.panicked.fetch_add(1, Ordering::Relaxed);
+                self.batcher.mend();
+                tracing::error!("a journey is lost: {panicked}");
+            }
             for batch in batches.drain(..) {
                 self.hand_out(batch);
                 // Lets the workers start on it.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod caught;
 mod config;
 mod convert;
 mod counters;

@@ -22,7 +22,7 @@ pub struct DestinationReport {
 pub struct ShutdownReport {
     /// Whether everything was settled within the time.
     pub in_time: bool,
-    /// Journeys that were lost because the queue was full or closed, since the start.
+    /// Journeys that were lost because the queue was full or closed, or by a bug, since the start.
     pub lost_journeys: u64,
     /// Spans of steps that were lost because more were closed at once than the exporter takes out.
     pub lost_step_spans: u64,
@@ -43,7 +43,9 @@ impl ShutdownReport {
         });
         Self {
             in_time,
-            lost_journeys: counters.journeys_dropped_queue_full() + counters.journeys_dropped_shutdown(),
+            lost_journeys: counters.journeys_dropped_queue_full()
+                + counters.journeys_dropped_shutdown()
+                + counters.journeys_dropped_panic(),
             lost_step_spans: counters.step_spans_dropped(),
             destinations: destinations.collect(),
         }

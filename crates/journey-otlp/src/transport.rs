@@ -1,5 +1,7 @@
 //! The ways in which a message reaches a destination.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod file;
 mod grpc;
 mod http;
@@ -73,7 +75,7 @@ impl SendError {
     }
 
     /// A failure on this side.
-    fn failed(reason: String) -> Self {
+    pub(crate) fn failed(reason: String) -> Self {
         Self::new(SendErrorKind::Failed, "local", reason)
     }
 }
@@ -85,6 +87,8 @@ pub(crate) enum Transport {
     Grpc(GrpcTransport),
     Http(HttpTransport),
     File(FileTransport),
+    #[cfg(test)]
+    Faulty(faulty::FaultyTransport),
 }
 
 impl Transport {
@@ -112,6 +116,8 @@ impl Transport {
             Transport::Grpc(grpc) => grpc.send(message).await,
             Transport::Http(http) => http.send(message).await,
             Transport::File(file) => file.send(&message).await,
+            #[cfg(test)]
+            Transport::Faulty(faulty) => faulty.send(message).await,
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::RetryPolicy;
 use crate::batch::Batch;
+use crate::caught::caught_future;
 use crate::convert::Converter;
 use crate::counters::{DestinationCounters, DropCause};
 use crate::failure_log::FailureLog;
@@ -73,7 +74,10 @@ impl Worker {
         loop {
             let is_draining = *self.draining.borrow_and_update();
             attempts_at_the_end += u32::from(is_draining);
-            let error = match self.transport.send(self.converter.message(batch)).await {
+            let attempt = async { self.transport.send(self.converter.message(batch)).await };
+            let result = caught_future(attempt).await;
+            let result = result.unwrap_or_else(|panicked| Err(SendError::failed(panicked.to_string())));
+            let error = match result {
                 Ok(accepted) => {
                     let rejected = accepted.rejected_spans.min(spans);
                     self.account.settle(spans - rejected, Some((DropCause::PartialSuccess, rejected)));

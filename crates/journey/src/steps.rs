@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::event::{Phase, RequestLabel};
@@ -118,16 +119,19 @@ impl StepSpan {
         self.summaries.len() + self.snapshots.len()
     }
 
-    fn has_room(&mut self) -> bool {
-        let has_room = self.num_events() < MAX_STEP_EVENTS;
-        self.dropped_events = self.dropped_events.saturating_add(u32::from(!has_room));
-        has_room
+    fn room(&self) -> usize {
+        MAX_STEP_EVENTS.saturating_sub(self.num_events())
+    }
+
+    fn drop_events(&mut self, count: usize) {
+        self.dropped_events = self.dropped_events.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
     }
 }
 
 /// Takes finished step spans. Called on the engine's thread.
 pub trait StepSink: Send + Sync + Debug {
-    /// Takes the span or drops it and counts that. Never waits.
+    /// Takes the span or drops it and counts that. Never waits. Should it panic, the span is lost and the engine
+    /// goes on.
     fn accept(&self, span: StepSpan);
 }
 
@@ -224,24 +228,22 @@ impl StepTracer {
         self.sampling.detail(step)
     }
 
-    /// Records a running request of a step for which [`StepTracer::begin`] said [`StepDetail::Rich`].
-    pub fn snapshots(&mut self, snapshots: impl Iterator<Item = RequestSnapshot>) {
+    /// Records the running requests of a step for which [`StepTracer::begin`] said [`StepDetail::Rich`]. Those for
+    /// which there is no room are counted and not looked at.
+    pub fn snapshots(&mut self, snapshots: impl ExactSizeIterator<Item = RequestSnapshot>) {
         let Some(span) = &mut self.open else { return };
-        for (index, snapshot) in snapshots.enumerate() {
-            if index >= MAX_SNAPSHOTS_PER_STEP {
-                span.dropped_events = span.dropped_events.saturating_add(1);
-            } else if span.has_room() {
-                span.snapshots.push(snapshot);
-            }
-        }
+        let recorded = snapshots.len().min(MAX_SNAPSHOTS_PER_STEP).min(span.room());
+        span.drop_events(snapshots.len() - recorded);
+        span.snapshots.extend(snapshots.take(recorded));
     }
 
     /// Records a step for which [`StepTracer::begin`] said so.
     pub fn summary(&mut self, summary: StepSummary) {
-        if let Some(span) = &mut self.open
-            && span.has_room()
-        {
+        let Some(span) = &mut self.open else { return };
+        if span.room() > 0 {
             span.summaries.push(summary);
+        } else {
+            span.drop_events(1);
         }
     }
 
@@ -266,7 +268,8 @@ impl StepTracer {
     pub fn close(&mut self) {
         if let Some(span) = self.open.take() {
             self.closed += 1;
-            self.sink.accept(*span);
+            // The panic has been reported by its hook, and the engine is not to blame for it.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.sink.accept(*span)));
         }
     }
 
@@ -312,6 +315,98 @@ mod tests {
             // Four standard deviations of a binomial distribution.
             assert!((9_620..10_380).contains(&share), "{share}");
         }
+    }
+
+    #[derive(Debug, Default)]
+    struct Closed(parking_lot::Mutex<Vec<StepSpan>>);
+
+    impl StepSink for Closed {
+        fn accept(&self, span: StepSpan) {
+            self.0.lock().push(span);
+        }
+    }
+
+    fn rich_tracer(steps: u32, sink: Arc<dyn StepSink>) -> StepTracer {
+        let sampling = StepSampling::new(1.0, 1.0, NonZeroU32::new(steps).unwrap()).unwrap();
+        StepTracer::new(sampling, 0, sink)
+    }
+
+    /// Records one step with so many running requests, and says how many were looked at.
+    fn rich_step(tracer: &mut StepTracer, step: u64, requests: u32) -> usize {
+        let label = RequestLabel::new("cmpl-1");
+        let mut looked_at = 0;
+        assert_eq!(tracer.begin(step, MonoNs(step)), StepDetail::Rich);
+        tracer.snapshots((0..requests).map(|prompt_tokens| {
+            looked_at += 1;
+            RequestSnapshot {
+                step,
+                at: MonoNs(step),
+                label: label.clone(),
+                phase: Phase::Decode,
+                prompt_tokens,
+                computed_tokens: 0,
+                output_tokens: 0,
+                num_preemptions: 0,
+                scheduled_tokens: 1,
+                kv_blocks: 1,
+                kv_blocks_cached: 0,
+                cached_tokens: 0,
+            }
+        }));
+        tracer.summary(StepSummary { step, running: requests, ..StepSummary::default() });
+        tracer.end(step, MonoNs(step + 1));
+        looked_at
+    }
+
+    #[test]
+    fn a_rich_step_of_very_many_requests_looks_at_some_and_counts_the_others() {
+        let closed = Arc::new(Closed::default());
+        let mut tracer = rich_tracer(1, closed.clone());
+        assert_eq!(rich_step(&mut tracer, 1, 100_000), MAX_SNAPSHOTS_PER_STEP);
+        assert_eq!(rich_step(&mut tracer, 2, 3), 3);
+        let spans = closed.0.lock();
+        let counts: Vec<_> = spans
+            .iter()
+            .map(|span| (span.snapshots.len(), span.summaries.len(), span.dropped_events))
+            .collect();
+        assert_eq!(counts, [(512, 1, 99_488), (3, 1, 0)]);
+        let first: Vec<_> = spans[0].snapshots.iter().map(|snapshot| snapshot.prompt_tokens).collect();
+        assert_eq!(first, (0..512).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_span_that_is_full_counts_what_comes_and_looks_at_nothing() {
+        let closed = Arc::new(Closed::default());
+        let mut tracer = rich_tracer(10, closed.clone());
+        let looked_at: Vec<_> = (1..=10).map(|step| rich_step(&mut tracer, step, 600)).collect();
+        // Seven steps of 512 snapshots and a summary, and what is left of the room in the eighth.
+        assert_eq!(looked_at, [512, 512, 512, 512, 512, 512, 512, 505, 0, 0]);
+        let spans = closed.0.lock();
+        let span = &spans[0];
+        assert_eq!((span.num_events(), span.dropped_events), (MAX_STEP_EVENTS, 10 * 601 - 4096));
+    }
+
+    #[derive(Debug)]
+    struct Panicking;
+
+    impl StepSink for Panicking {
+        fn accept(&self, span: StepSpan) {
+            panic!("no span {} today", span.sequence);
+        }
+    }
+
+    #[test]
+    fn a_panic_over_a_span_of_steps_does_not_reach_the_engine() {
+        let mut tracer = rich_tracer(1, Arc::new(Panicking));
+        assert_eq!((rich_step(&mut tracer, 1, 1), rich_step(&mut tracer, 2, 1)), (1, 1));
+        assert!(!tracer.is_open());
+        // An engine that dies drops the tracer while it unwinds.
+        let died = catch_unwind(AssertUnwindSafe(|| {
+            let mut tracer = rich_tracer(10, Arc::new(Panicking));
+            rich_step(&mut tracer, 1, 1);
+            panic!("the engine is dead");
+        }));
+        assert_eq!(died.unwrap_err().downcast_ref::<&str>(), Some(&"the engine is dead"));
     }
 
     #[test]

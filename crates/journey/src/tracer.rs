@@ -1,6 +1,7 @@
 //! Where journeys begin, and where they go.
 
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,11 +15,12 @@ use crate::{Clock, KeepRuleKind, MonoNs, SamplingPolicy, SpanId, TraceContext};
 
 /// Takes finished journeys. Called on whichever thread ended the journey, the engine's included.
 pub trait JourneySink: Send + Sync + Debug {
-    /// Takes the journey or drops it and counts that. Never waits.
+    /// Takes the journey or drops it and counts that. Never waits. Should it panic, the journey is lost to it and
+    /// [`TracerCounters::sink_panics`] counts that; the thread goes on.
     fn accept(&self, journey: FinishedJourney);
 }
 
-/// Gives every journey to each of several sinks.
+/// Gives every journey to each of several sinks, also when one of them panics.
 #[derive(Clone, Debug)]
 pub struct FanOut(Box<[Arc<dyn JourneySink>]>);
 
@@ -32,9 +34,15 @@ impl FanOut {
 
 impl JourneySink for FanOut {
     fn accept(&self, journey: FinishedJourney) {
-        if let Some((last, others)) = self.0.split_last() {
-            others.iter().for_each(|sink| sink.accept(journey.clone()));
-            last.accept(journey);
+        let mut panic = None;
+        for sink in &self.0 {
+            let copy = journey.clone();
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| sink.accept(copy))) {
+                panic = Some(payload);
+            }
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
         }
     }
 }
@@ -69,6 +77,7 @@ pub struct TracerCounters {
     kept_by_head: AtomicU64,
     kept_by_rule: [AtomicU64; KeepRuleKind::ALL.len()],
     discarded: AtomicU64,
+    sink_panics: AtomicU64,
 }
 
 impl TracerCounters {
@@ -108,6 +117,12 @@ impl TracerCounters {
     pub fn discarded(&self) -> u64 {
         self.discarded.load(Ordering::Relaxed)
     }
+
+    /// Kept journeys over which the sink panicked: lost, at least to one of those behind a [`FanOut`].
+    #[must_use]
+    pub fn sink_panics(&self) -> u64 {
+        self.sink_panics.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug)]
@@ -136,8 +151,9 @@ impl TracerShared {
             false
         };
         self.counters.completed.fetch_add(1, Ordering::Release);
-        if is_kept {
-            self.sink.accept(journey);
+        // This is the engine's thread or a request's, perhaps in the middle of unwinding.
+        if is_kept && catch_unwind(AssertUnwindSafe(|| self.sink.accept(journey))).is_err() {
+            self.counters.sink_panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

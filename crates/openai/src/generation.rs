@@ -67,7 +67,7 @@ impl Generation {
         state: &AppState,
         context: &RequestContext,
         endpoint: Endpoint,
-        label: RequestLabel,
+        label: &RequestLabel,
         prepared: &Prepared,
         body_complete: MonoNs,
         deadline: Option<Deadline>,

@@ -67,7 +67,7 @@ impl Scheduler {
     }
 
     /// The running sequences in order of admission, with what the planned step computes for them.
-    pub fn running(&self) -> impl Iterator<Item = RunningSequence<'_>> {
+    pub fn running(&self) -> impl ExactSizeIterator<Item = RunningSequence<'_>> {
         // The plan has the running sequences in the same order, with some left out.
         let mut planned = self.plan.sequences.iter().peekable();
         self.running.iter().map(move |slot| {

@@ -20,7 +20,7 @@ impl TelemetryMetrics {
         Self { tracer, exporter }
     }
 
-    fn of_tracer(tracer: &Tracer) -> [MetricFamily; 5] {
+    fn of_tracer(tracer: &Tracer) -> [MetricFamily; 6] {
         let counters = tracer.counters();
         let one = |value| vec![(Labels::new(), value)];
         let by_rule = KeepRuleKind::ALL.into_iter().map(|kind| (kind.as_str(), counters.kept_by_rule(kind)));
@@ -45,6 +45,11 @@ impl TelemetryMetrics {
                 "wayfare:journeys_discarded",
                 "Journeys that were recorded for the tail rules and matched none",
                 one(counters.discarded()),
+            ),
+            counter(
+                "wayfare:journey_sink_panics",
+                "Kept journeys over which the exporter's or the store's end of the way panicked",
+                one(counters.sink_panics()),
             ),
             MetricFamily {
                 name: "wayfare:journeys_in_flight",
@@ -73,6 +78,7 @@ impl TelemetryMetrics {
         let dropped_journeys = [
             ("queue_full", exporter.journeys_dropped_queue_full()),
             ("shutdown", exporter.journeys_dropped_shutdown()),
+            ("panic", exporter.journeys_dropped_panic()),
         ];
         [
             counter(

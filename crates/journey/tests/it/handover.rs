@@ -1,11 +1,16 @@
 //! When a journey is complete, and what it holds then.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use wayfare_journey::{
-    CoreEventKind, FinishStatus, IncomingHeaders, MonoNs, RequestLabel, ScheduleKind, TraceContext,
+    CoreEventKind, FanOut, FinishStatus, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs,
+    RequestLabel, ScheduleKind, TraceContext, Tracer,
 };
 
-use crate::rig::{Rig, event, finished, kinds};
+use crate::rig::{Rig, TestClock, event, finished, kinds};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -163,4 +168,48 @@ proptest! {
         prop_assert_eq!(rig.journeys().len() as u64, counters.recorded());
         prop_assert_eq!(counters.in_flight(), 0);
     }
+}
+
+/// Takes journeys, and panics over those of the route `/panic` once it has noted them.
+#[derive(Debug, Default)]
+struct Fragile(Mutex<Vec<String>>);
+
+impl JourneySink for Fragile {
+    fn accept(&self, journey: FinishedJourney) {
+        let route = journey.cell().route().to_owned();
+        let is_fatal = route == "/panic";
+        self.0.lock().push(route);
+        assert!(!is_fatal, "no such journey");
+    }
+}
+
+#[test]
+fn a_sink_that_panics_harms_neither_the_thread_nor_the_other_sinks() {
+    let (first, second) = (Arc::new(Fragile::default()), Arc::new(Fragile::default()));
+    let sinks: [Arc<dyn JourneySink>; 2] = [first.clone(), second.clone()];
+    let everything = HeadSampler::new(1.0).unwrap();
+    let tracer = Tracer::new(Arc::new(TestClock::default()), everything, Arc::new(FanOut::new(sinks)));
+    let admit = |route| tracer.admit(IncomingHeaders::default(), route, MonoNs(10)).span.unwrap();
+
+    admit("/panic").complete(MonoNs(20));
+    // The engine's thread ends it.
+    let span = admit("/panic");
+    let core = span.handle().open_cores(&[(7, 9)], MonoNs(20)).pop().unwrap();
+    span.complete(MonoNs(30));
+    core.finish(finished(40));
+    // It ends because its thread unwinds.
+    let span = admit("/panic");
+    let unwound = catch_unwind(AssertUnwindSafe(move || {
+        let _span = span;
+        panic!("the handler's own");
+    }));
+    assert_eq!(unwound.unwrap_err().downcast_ref::<&str>(), Some(&"the handler's own"));
+    admit("/fine").complete(MonoNs(50));
+
+    for sink in [first, second] {
+        assert_eq!(*sink.0.lock(), ["/panic", "/panic", "/panic", "/fine"]);
+    }
+    let counters = tracer.counters();
+    assert_eq!((counters.sink_panics(), counters.in_flight(), counters.kept_by_head()), (3, 0, 4));
+    assert_eq!(tracer.in_flight().count(), 0);
 }

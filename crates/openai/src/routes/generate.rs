@@ -67,7 +67,7 @@ async fn generate(
     // It may have changed while the body came.
     state.check_serving()?;
     let mut generation =
-        Generation::start(state, context, endpoint, id.clone(), &prepared, body_complete, deadline)?;
+        Generation::start(state, context, endpoint, &id, &prepared, body_complete, deadline)?;
 
     let created = state.unix_seconds(context.arrived);
     let shape = AnswerShape::new(state.tokenizer().clone(), &prepared);

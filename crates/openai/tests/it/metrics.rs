@@ -10,7 +10,9 @@ use wayfare_engine::FinishReason;
 use wayfare_journey::MonoNs;
 use wayfare_testkit::VirtualClock;
 
-use crate::rig::{CHAT, COMPLETIONS, PATIENCE, Rig, Setup, Tracing, chat, completion, post, tokens};
+use crate::rig::{
+    CHAT, COMPLETIONS, PATIENCE, Rig, Setup, Tracing, chat, completion, post, request_for, tokens,
+};
 
 /// Runs the load: four requests that end in each way, the first preempted on its way.
 async fn run_load(tracing: Tracing) -> (Rig, String) {
@@ -151,6 +153,46 @@ async fn values_do_not_depend_on_tracing() {
     for tracing in [Tracing::Rate(1.0), Tracing::Rate(0.0)] {
         let (_, text) = run_load(tracing).await;
         assert_eq!(text, off, "{tracing:?}");
+    }
+}
+
+/// What a client is told about its own request: the `metrics` object, streamed and not, and the header.
+async fn told(tracing: Tracing) -> Vec<String> {
+    let clock = VirtualClock::at(MonoNs(1_000_000_000));
+    let rig = Setup::by_hand().clock(clock.clone()).with(|setup| setup.tracing = tracing).start();
+    let second = |seconds: f64| clock.advance(Duration::from_secs_f64(seconds));
+    let mut told = Vec::new();
+    for (index, (path, stream)) in
+        [(CHAT, false), (CHAT, true), (COMPLETIONS, false), (COMPLETIONS, true)].into_iter().enumerate()
+    {
+        let wish = json!({"max_tokens": 9, "include_metrics": true, "stream": stream});
+        let answer = rig.spawn(post(path, &request_for(path, wish)));
+        let id = rig.submitted(index + 1).id;
+        second(1.0);
+        rig.engine.schedule(id);
+        second(2.0);
+        rig.engine.emit(id, &tokens("a"));
+        second(0.5);
+        rig.engine.preempt(id, None);
+        second(4.0);
+        rig.engine.emit_last(id, &tokens("b"), FinishReason::Stop, None);
+        let answer = answer.await.unwrap();
+        let metrics = match stream {
+            true => answer.chunks().last().unwrap()["metrics"].clone(),
+            false => answer.json()["metrics"].clone(),
+        };
+        assert_eq!(metrics["e2e_time_ms"], 7_500.0, "{metrics}");
+        assert_eq!(answer.header("server-timing").is_some(), !stream);
+        told.push(format!("{:?} {metrics}", answer.header("server-timing")));
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_is_told_about_its_request_does_not_depend_on_tracing() {
+    let off = told(Tracing::Off).await;
+    for tracing in [Tracing::Rate(1.0), Tracing::Rate(0.0)] {
+        assert_eq!(told(tracing).await, off, "{tracing:?}");
     }
 }
 

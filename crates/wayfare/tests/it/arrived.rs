@@ -26,30 +26,33 @@ impl Journey {
         }
     }
 
-    /// How the one sequence ended; nothing when there was none.
+    /// How the first sequence ended; nothing when there was none.
     pub(crate) fn finish_status(&self) -> Option<&str> {
         self.cores.first()?.events.last()?.text("finish.status")
     }
 
-    /// Names of the events of the one sequence, without their prefix.
+    /// Names of the events of the first sequence, without their prefix.
     pub(crate) fn core_events(&self) -> Vec<&str> {
         let core = self.cores.first().into_iter();
         core.flat_map(|core| core.event_names()).map(|name| name.trim_start_matches("journey.")).collect()
     }
 
+    /// Why the first choice ended, as the client was told.
     pub(crate) fn finish_reason(&self) -> Option<&str> {
-        self.finish_reason_of(0)
+        self.finish_reasons().into_iter().next()
     }
 
-    /// How the answer of one of the sequences ended.
-    fn finish_reason_of(&self, sequence: usize) -> Option<&str> {
-        match self.request.attributes.get("gen_ai.response.finish_reasons")? {
-            AttributeValue::List(reasons) => match reasons.get(sequence)? {
-                AttributeValue::Text(reason) => Some(reason),
-                _ => None,
-            },
-            _ => None,
-        }
+    fn finish_reasons(&self) -> Vec<&str> {
+        let Some(AttributeValue::List(reasons)) =
+            self.request.attributes.get("gen_ai.response.finish_reasons")
+        else {
+            return Vec::new();
+        };
+        let texts = reasons.iter().map(|reason| match reason {
+            AttributeValue::Text(text) => text.as_str(),
+            _ => "no text",
+        });
+        texts.collect()
     }
 
     pub(crate) fn status(&self) -> Option<i64> {
@@ -68,7 +71,9 @@ pub(crate) fn journeys(spans: Vec<SpanView>) -> Result<Vec<Journey>, String> {
     let mut journeys: Vec<Journey> = requests
         .into_iter()
         .map(|request| {
-            let own = cores.remove(&(request.trace_id.clone(), request.span_id.clone())).unwrap_or_default();
+            let key = (request.trace_id.clone(), request.span_id.clone());
+            let mut own = cores.remove(&key).unwrap_or_default();
+            own.sort_by_key(|core| core.int("wayfare.sequence_index"));
             Journey { request, cores: own }
         })
         .collect();
@@ -132,34 +137,31 @@ fn check(journey: &Journey) -> Result<(), String> {
     journey.cores.iter().try_for_each(check_ledger)?;
     let request = &journey.request;
     let handed_over = request.event("api.HANDOFF_TO_CORE").is_some();
-    // As many for each of its prompts as the request wants choices, and each has a place of its own.
-    let choices = request.int("gen_ai.request.n").unwrap_or(1).max(1) as usize;
-    let sequences = journey.cores.len();
-    ensure(
-        (sequences > 0) == handed_over && sequences % choices == 0,
-        "the sequences that were handed over",
-    )?;
-    let mut places: Vec<_> =
-        journey.cores.iter().map(|core| core.int("wayfare.sequence_index").unwrap_or(-1)).collect();
-    places.sort_unstable();
-    ensure(places.iter().copied().eq(0..sequences as i64), "each sequence says which it is")?;
-    for core in &journey.cores {
+    let (sequences, choices) = (journey.cores.len() as i64, request.int("gen_ai.request.n").unwrap_or(1));
+    if handed_over {
+        ensure(sequences > 0 && sequences % choices == 0, "a sequence for each choice of each prompt")?;
+    } else {
+        // The engine may have taken some before it refused the next.
+        ensure(sequences == 0 || sequences < choices, "all sequences were handed over but for one at least")?;
+    }
+    let has_response = request.event("api.FIRST_RESPONSE_FROM_CORE").is_some();
+    let has_token = |core: &SpanView| core.event("journey.FIRST_TOKEN").is_some();
+    ensure(journey.cores.iter().any(has_token) || !has_response, "a response needs a token")?;
+    let finish_reasons = journey.finish_reasons();
+    for (index, core) in journey.cores.iter().enumerate() {
         ensure(core.is_child_of(request), "the sequence's span is a child of the request's")?;
         ensure(core.trace_state == request.trace_state, "one trace state")?;
         ensure(core.text("gen_ai.request.id") == request.text("gen_ai.request.id"), "one request id")?;
+        ensure(core.int("wayfare.sequence_index") == Some(index as i64), "each sequence has its index")?;
         check_core(core)?;
         ensure(ns(&core.events[0]) >= ns(&request.events[0]), "queued after it arrived")?;
-        let has_token = core.event("journey.FIRST_TOKEN").is_some();
-        let has_response = request.event("api.FIRST_RESPONSE_FROM_CORE").is_some();
-        ensure(has_token || !has_response, "a response needs a token")?;
         if journey.ending() == "departed" {
-            ensure(has_token && has_response, "an answer has a token")?;
-            let place = core.int("wayfare.sequence_index").unwrap_or(-1) as usize;
+            ensure(has_token(core) && has_response, "an answer has a token")?;
             let status = core.events.last().and_then(|event| event.text("finish.status"));
-            let agrees = match journey.finish_reason_of(place) {
-                Some("length") => status == Some("length"),
+            let agrees = match finish_reasons.get(index) {
+                Some(&"length") => status == Some("length"),
                 // A stop string is found outside of the engine, which may end the sequence at the same time.
-                Some("stop" | "tool_calls") => true,
+                Some(&("stop" | "tool_calls")) => true,
                 _ => false,
             };
             ensure(agrees, "both parts agree on how it ended")?;

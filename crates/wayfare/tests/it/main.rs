@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped is a failure")]
 
 mod arrived;
+mod audit;
 mod browsers;
 mod choices;
 mod client;
 mod connections;
 mod contexts;
+mod dashboard;
 mod disconnects;
 mod documented;
 mod engine_endings;
@@ -20,11 +22,11 @@ mod hub;
 mod journeys;
 mod limits;
 mod logprobs;
+mod metrics_page;
 mod off;
 mod per_request;
 mod preemption;
 mod program;
-mod published;
 mod random;
 mod raw_client;
 mod refusals;

@@ -68,11 +68,13 @@ async fn a_slow_or_absent_collector_changes_no_latency_and_the_loss_is_said_at_t
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let baseline = slowest_of(&ServerProcess::simulated(&[], &[]), REQUESTS).await;
+    // Debug builds look at every block after every step.
+    let few_blocks = ["--num-kv-blocks", "1024"];
+    let baseline = slowest_of(&ServerProcess::simulated(&few_blocks, &[]), REQUESTS).await;
     for endpoint in [&slow.grpc_endpoint(), &absent] {
         let options =
             ["--enable-journey-tracing", "--otlp-traces-endpoint", endpoint, "--shutdown-timeout", "1"];
-        let program = ServerProcess::simulated(&options, &[]);
+        let program = ServerProcess::simulated(&[&few_blocks, &options[..]].concat(), &[]);
         let slowest = slowest_of(&program, REQUESTS).await;
         // Five steps of six milliseconds; anything that waited for a collector would wait for seconds.
         assert!(slowest < baseline + Duration::from_secs(1), "{slowest:?}, {baseline:?} without tracing");

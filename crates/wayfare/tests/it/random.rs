@@ -80,7 +80,7 @@ impl Plan {
             83..86 => (path, with(good(), json!({"model": "other"})).to_string(), false),
             86..89 => (path, with(good(), json!({"max_tokens": 100_000})).to_string(), false),
             89..92 => (path, with(good(), json!({"top_p": 7})).to_string(), false),
-            92..95 => (path, with(good(), json!({"n": 3})).to_string(), false),
+            92..95 => (path, with(good(), json!({"n": 0})).to_string(), false),
             95..98 => (BUG, String::new(), false),
             _ => ("/v1/nothing", String::new(), false),
         };
@@ -121,10 +121,11 @@ fn good_body(path: &str, random: &mut StdRng) -> Value {
             "seed": if random.random_bool(0.3) { random.random_range(0..60) } else { ENDLESS },
         }),
     );
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
         0 => body = with(body, json!({"stop": ["no p", "never"]})),
         1 => body = with(body, json!({"stop_token_ids": [random.random_range(0..258)]})),
         2 => body = with(body, json!({"ignore_eos": true, "stream_options": null})),
+        3 => body = with(body, json!({"n": random.random_range(2..4)})),
         _ => {}
     }
     body

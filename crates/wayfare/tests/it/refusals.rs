@@ -4,6 +4,7 @@ use axum::Router;
 use axum::routing::get;
 use serde_json::json;
 use wayfare_scheduler::SchedulerConfig;
+use wayfare_testkit::SpanView;
 
 use crate::arrived::Journey;
 use crate::raw_client::Client;
@@ -25,7 +26,7 @@ async fn a_refused_request_has_one_span_with_its_reason() {
         (json!({"model": "other"}).to_string(), 404, "model_not_found"),
         (json!({"prompt": long, "messages": [{"role": "user", "content": long}]}).to_string(), 400, ""),
         (json!({"temperature": 9}).to_string(), 400, "invalid_value"),
-        (json!({"n": 2}).to_string(), 400, "unsupported_parameter"),
+        (json!({"best_of": 2}).to_string(), 400, "unsupported_parameter"),
     ];
     let mut expected = Vec::new();
     for path in [CHAT, COMPLETIONS] {
@@ -89,17 +90,30 @@ async fn a_handler_that_panics_is_a_500_and_the_server_lives() {
     assert_eq!(journeys[1].ending(), "departed");
 }
 
-/// A18, as far as it applies while there is one choice: several are refused, with one span each.
+/// A18: every choice of every prompt has a span of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn several_choices_or_prompts_are_refused_and_one_in_a_list_is_served() {
+async fn each_choice_of_each_prompt_has_a_span() {
     let rig = Setup::default().start();
-    for body in [json!({"prompt": "a", "n": 2}), json!({"prompt": ["a", "b"]}), json!({"prompt": ["a"]})] {
-        rig.post(COMPLETIONS, &body).await;
+    for body in [
+        json!({"prompt": "a", "n": 2}),
+        json!({"prompt": ["a", "bcd"]}),
+        json!({"prompt": ["a", "bcd"], "n": 2}),
+        json!({"prompt": ["a"]}),
+    ] {
+        let mut body = body;
+        body["max_tokens"] = json!(3);
+        assert_eq!(rig.post(COMPLETIONS, &body).await.status, 200, "{body}");
     }
-    let journeys = rig.journeys(3);
-    let endings: Vec<_> = journeys.iter().map(Journey::ending).collect();
-    assert!(endings[0].starts_with("validation_error") && endings[1].starts_with("validation_error"));
-    assert_eq!((endings[2].as_str(), journeys[2].finish_status()), ("departed", Some("length")));
+    let prompts = |journey: &Journey| -> Vec<_> {
+        let of_core = |core: &SpanView| core.events[0].int("prefill.total_tokens").unwrap();
+        journey.cores.iter().map(of_core).collect()
+    };
+    let journeys = rig.journeys(4);
+    assert!(journeys.iter().all(|journey| journey.ending() == "departed"));
+    assert_eq!(
+        journeys.iter().map(prompts).collect::<Vec<_>>(),
+        [vec![1, 1], vec![1, 3], vec![1, 1, 3, 3], vec![1]]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,9 @@ fn sigterm_and_ctrl_c_let_requests_end_and_write_every_journey_down() {
         let path = folder.path().join("journeys.jsonl");
         let mut server = ServerProcess::start(&[
             "sim",
+            // Debug builds look at every block after every step.
+            "--num-kv-blocks",
+            "256",
             "--enable-journey-tracing",
             "--journey-file",
             &path.to_string_lossy(),
@@ -40,6 +43,8 @@ fn a_request_that_outlasts_the_drain_time_is_ended_with_an_error_frame() {
     let path = folder.path().join("journeys.jsonl");
     let mut server = ServerProcess::start(&[
         "sim",
+        "--num-kv-blocks",
+        "256",
         "--shutdown-timeout",
         "0.2",
         "--enable-journey-tracing",

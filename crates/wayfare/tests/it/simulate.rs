@@ -77,6 +77,22 @@ fn the_same_seed_prints_the_same_summary_byte_for_byte() {
 }
 
 #[test]
+fn tracing_changes_nothing_of_what_is_scheduled() {
+    let folder = tempfile::tempdir().unwrap();
+    // Twice as fast as it arrives, so that requests wait and are preempted.
+    let (trace, profile) = (trace(folder.path(), 300), noisy_profile(folder.path()));
+    let replay = ["--trace", &trace, "--sim-profile", &profile, "--rate-scale", "2"];
+    let untraced = summary(&replay);
+    assert!(untraced["engine"]["preemptions"].as_u64().unwrap() > 0, "{untraced}");
+    let file = folder.path().join("journeys.jsonl");
+    let traced =
+        |more: &[&str]| summary(&[&replay, &["--journey-file", file.to_str().unwrap()][..], more].concat());
+    assert_eq!(traced(&[]), untraced);
+    assert_eq!(traced(&["--journey-tracing-sample-rate", "0.1", "--journey-keep", "preempted"]), untraced);
+    assert!(std::fs::metadata(&file).unwrap().len() > 0, "journeys were recorded");
+}
+
+#[test]
 fn more_load_is_slower_and_sizes_of_the_options_count() {
     let folder = tempfile::tempdir().unwrap();
     let (trace, profile) = (trace(folder.path(), 300), noisy_profile(folder.path()));
