@@ -37,7 +37,7 @@ pub(crate) struct ToolParams {
 impl ToolParams {
     pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
         let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
-        let choice = fields.take("tool_choice").map(tool_choice).transpose()?;
+        let choice = fields.take("tool_choice").as_ref().map(tool_choice).transpose()?;
         let list = match fields.take("tools") {
             None => Vec::new(),
             Some(Value::Array(list)) => list,
@@ -98,8 +98,8 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
 
-fn tool_choice(value: Value) -> Result<ToolChoice, ApiError> {
-    match &value {
+fn tool_choice(value: &Value) -> Result<ToolChoice, ApiError> {
+    match value {
         Value::String(text) => match text.as_str() {
             "none" => Ok(ToolChoice::None),
             "auto" => Ok(ToolChoice::Auto),

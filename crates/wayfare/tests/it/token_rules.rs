@@ -15,7 +15,8 @@ struct Answer {
 
 fn answer(server: &ServerProcess, more: Value) -> Answer {
     let mut body = request(COMPLETIONS, json!({"temperature": 0, "return_token_ids": true}));
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("not an object: {more}") };
+    body.as_object_mut().unwrap().extend(more);
     let response = post(&server.address, COMPLETIONS, &[], &body.to_string());
     assert_eq!(response.status, 200, "{}", response.body);
     let choice = &response.json()["choices"][0];

@@ -19,7 +19,8 @@ fn ask(server: &ServerProcess, body: &Value) -> Response {
 
 fn said(words: &str, more: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": words}], "max_tokens": 1000});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("not an object: {more}") };
+    body.as_object_mut().unwrap().extend(more);
     body
 }
 
