@@ -4,7 +4,7 @@ use wayfare_journey::{AbortReason, ApiEnding, FinishedJourney, MonoNs, WallAncho
 
 use crate::error::ConsoleError;
 
-pub(crate) const PARAMETERS: &str = "min_duration, status, preempted, since and limit";
+const PARAMETERS: &str = "min_duration, status, preempted, since and limit";
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 const REASONS: [AbortReason; 8] = [
@@ -51,7 +51,9 @@ impl Filter {
                 "preempted" => &mut preempted,
                 "since" => &mut since,
                 "limit" => &mut limit,
-                _ => return Err(ConsoleError::UnknownParameter(shortened(&name))),
+                _ => {
+                    return Err(ConsoleError::UnknownParameter { name: shortened(&name), known: PARAMETERS });
+                }
             };
             if place.replace(value).is_some() {
                 return Err(ConsoleError::RepeatedParameter(name.into_owned()));

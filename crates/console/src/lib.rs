@@ -2,10 +2,11 @@
 //!
 //! * [`RecentJourneys`] keeps the last finished journeys in memory; [`journey_routes`] shows them as JSON:
 //!   `GET /journeys/recent` and `GET /journeys/{id}`.
+//! * [`LiveView`] shows the requests in flight: `GET /journeys/live`, `/journeys/gauges` and `/journeys/events`.
 //! * [`admin_routes`] shows and changes the sampling policy: `GET` and `PUT /admin/journey`. They belong on a
 //!   listener that clients cannot reach.
 //!
-//! What the answers look like is described in `docs/journeys.md`. They hold no text of prompts or answers,
+//! What the answers look like is described in `docs/journeys.md` and `docs/live-view.md`. They hold no text of prompts or answers,
 //! because journeys do not.
 #![forbid(unsafe_code)]
 
@@ -13,9 +14,11 @@ mod admin;
 mod error;
 mod filter;
 mod json;
+mod live;
 mod routes;
 mod store;
 
 pub use admin::admin_routes;
+pub use live::{LiveServer, LiveView};
 pub use routes::journey_routes;
 pub use store::{RecentJourneys, StoreLimits, StoreReader, StoreUse};
