@@ -15,10 +15,13 @@ mod error;
 mod filter;
 mod json;
 mod live;
+mod restored;
 mod routes;
 mod store;
+mod stored;
 
 pub use admin::admin_routes;
 pub use live::{LiveServer, LiveView};
 pub use routes::journey_routes;
-pub use store::{RecentJourneys, StoreLimits, StoreReader, StoreUse};
+pub use store::{ReadBack, RecentJourneys, StoreLimits, StoreReader, StoreUse};
+pub use stored::StoredJourney;

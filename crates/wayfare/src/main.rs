@@ -3,6 +3,7 @@
 
 mod backend;
 mod cli;
+mod flight;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
@@ -16,6 +17,8 @@ mod simulate;
 mod simulation;
 mod telemetry;
 mod telemetry_metrics;
+#[cfg(feature = "top")]
+mod top;
 
 use std::process::ExitCode;
 
@@ -26,7 +29,7 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a shell sees when the server could not start, or a trace not be replayed.
+/// What a shell sees when the server could not start, a trace not be replayed, or a file not be read.
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Serve(options) => serve::run(&options),
         Command::Simulate(options) => simulate::run(&options),
+        #[cfg(feature = "top")]
+        Command::Top(options) => top::run(&options),
+        Command::Flight(options) => flight::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
