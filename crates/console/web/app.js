@@ -1,14 +1,17 @@
 // The page at /journeys: which view is shown, by the part of the address after #.
 
 import { Client } from "./net/client.js";
+import { LiveRequests } from "./net/live.js";
 import { RecentJourneys } from "./net/recent.js";
 import { h, replace, setText } from "./lib/dom.js";
 import { askForKey } from "./views/key.js";
 import { journeyView } from "./views/journey.js";
+import { nowView } from "./views/now.js";
 import { recentView } from "./views/recent.js";
+import { whyView } from "./views/why.js";
 
-const VIEWS = { recent: recentView, journey: journeyView };
-const FIRST = "recent";
+const VIEWS = { now: nowView, recent: recentView, journey: journeyView, why: whyView };
+const FIRST = "now";
 const THEMES = ["auto", "light", "dark"];
 const THEME_PLACE = "wayfare-theme";
 
@@ -16,6 +19,7 @@ const client = new Client(askForKey);
 const app = {
   client,
   recent: new RecentJourneys(client),
+  live: new LiveRequests(client),
   about: null,
   go(address) {
     location.hash = address;

@@ -13,6 +13,8 @@ const strong = (words) => ({ strong: words });
 /** @returns a list of sentences, each a list of pieces. */
 export function explain(journey) {
   const sentences = [ending(journey)];
+  // What was refused was refused at once; there is nothing to shorten.
+  if (journey.sequences.length === 0) return sentences;
   const total = ledgerTotal(journey.ledger);
   const largest = [...journey.ledger].sort((a, b) => b.ns - a.ns);
   const told = largest.filter(({ ns }, place) => ns > 0 && (place === 0 || ns >= total * WORTH_TELLING)).slice(0, 3);

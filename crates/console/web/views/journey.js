@@ -4,12 +4,15 @@
 import { companions } from "../data/company.js";
 import { readJourney } from "../data/journey.js";
 import { drawJourney } from "../draw/journey.js";
+import { drawInFlight } from "../draw/live.js";
 import { drawStatus } from "../draw/pieces.js";
 import { h, replace } from "../lib/dom.js";
 import { dateAndClock, duration, unixMs } from "../lib/format.js";
+import { sinceSeen } from "../net/live.js";
 
 /** How often an id that is not known yet is asked for again. */
-const LOOK_AGAIN_MS = 1000;
+const LOOK_AGAIN_MS = 2000;
+const TICK_MS = 250;
 
 export function journeyView(app, [id], parameters) {
   const element = h("div", { class: "stack" }, h("p", { class: "notice" }, "Looking for it …"));
@@ -40,12 +43,38 @@ export function journeyView(app, [id], parameters) {
       } catch (error) {
         if (stopping.signal.aborted) return;
         if (error.status !== 404) return replace(element, h("p", { class: "notice bad" }, error.message));
-        const live = await app.inFlight?.(id);
-        replace(element, live ?? h("p", { class: "notice" }, error.message));
-        await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+        await untilItEnds(error.message);
         if (stopping.signal.aborted) return;
       }
     }
+  }
+
+  /** Shows the request in flight, if it is, until it ends; then, or after a while, it is worth looking again. */
+  function untilItEnds(message) {
+    return new Promise((resolve) => {
+      let key = null;
+      const span = parameters.get("span");
+      const show = () => {
+        const request = app.live.find(id, span);
+        key ??= request?.key ?? null;
+        if (request) replace(element, drawInFlight(request, sinceSeen(request), app.journeyAddress));
+        else if (key === null) replace(element, h("p", { class: "notice" }, message));
+      };
+      const end = () => {
+        clearInterval(ticking);
+        clearTimeout(giveUp);
+        unwatch();
+        resolve();
+      };
+      const unwatch = app.live.watch(({ ended }) => {
+        if (ended && ended.key === key) end();
+      });
+      const ticking = setInterval(show, TICK_MS);
+      // It may have ended before it was seen, or never have been.
+      const giveUp = setTimeout(end, LOOK_AGAIN_MS);
+      stopping.signal.addEventListener("abort", end);
+      show();
+    });
   }
 
   lookUntilFound();

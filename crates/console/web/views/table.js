@@ -9,12 +9,15 @@ const SPARE = 6;
 let tables = 0;
 
 export class WindowedTable {
-  /** @param columns `[{ key, label, cell(row), number, sort }]`; `sort(row)` makes a column sortable
-   *  @param options `{ name, label, keyOf(row), addressOf(row), open(row), onSort(key, isDown), empty }` */
+  /** @param columns `[{ key, label, number, sort, cell(row), update(element, row) }]`: `cell` makes what is in it once,
+   *  `update` brings it up to date whenever the table is drawn; `sort` makes the head a button
+   *  @param options `{ name, label, keyOf(row), open(row), onSort(key, isDown), empty }` */
   constructor(columns, options) {
     this.columns = columns;
     this.options = options;
     this.rows = [];
+    /** The rows in sight, by key. They stay the same elements, so that a click hits what it was aimed at. */
+    this.drawn = new Map();
     this.activeKey = null;
     this.sortKey = null;
     this.isDown = true;
@@ -50,6 +53,10 @@ export class WindowedTable {
   }
 
   drawHead() {
+    const sorting = `${this.sortKey} ${this.isDown}`;
+    if (this.head.dataset.sorting === sorting) return;
+    this.head.dataset.sorting = sorting;
+    const focused = this.head.querySelector(":focus")?.dataset.sort;
     replace(this.head, this.columns.map((column) => {
       const isSorted = column.key === this.sortKey;
       const sorted = isSorted ? (this.isDown ? "descending" : "ascending") : "none";
@@ -58,28 +65,47 @@ export class WindowedTable {
         : column.label;
       return h("span", { class: cellClass(column), role: "columnheader", "aria-sort": column.sort ? sorted : null }, label);
     }));
+    if (focused) this.head.querySelector(`[data-sort="${focused}"]`)?.focus();
   }
 
   draw() {
     const { clientHeight, scrollTop } = this.scroller;
     if (this.rows.length === 0) {
-      replace(this.body, h("p", { class: "notice", role: "presentation" }, this.options.empty));
+      this.drawn.clear();
+      if (!this.body.querySelector(".notice")) replace(this.body, h("p", { class: "notice", role: "presentation" }, this.options.empty));
       return;
     }
+    this.body.querySelector(".notice")?.remove();
     const first = Math.max(Math.floor(scrollTop / ROW_HEIGHT) - SPARE, 0);
     const last = Math.min(Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + SPARE, this.rows.length);
-    const shown = [];
-    for (let index = first; index < last; index += 1) shown.push(this.drawRow(index));
-    replace(this.body, shown);
+    const shown = new Map();
+    for (let index = first; index < last; index += 1) {
+      const row = this.rows[index];
+      const key = this.options.keyOf(row);
+      const element = this.drawn.get(key) ?? this.makeRow(row);
+      this.drawn.delete(key);
+      shown.set(key, element);
+      this.updateRow(element, row, index);
+    }
+    for (const element of this.drawn.values()) element.remove();
+    this.drawn = shown;
     this.mark();
   }
 
-  drawRow(index) {
-    const row = this.rows[index];
-    return h("div", {
-      class: "grid-row", role: "row", id: `${this.prefix}-${index}`, "aria-rowindex": index + 2, "data-index": index,
-      style: { transform: `translateY(${index * ROW_HEIGHT}px)` },
-    }, this.columns.map((column) => h("span", { class: cellClass(column), role: "gridcell" }, column.cell(row))));
+  makeRow(row) {
+    const element = h("div", { class: "grid-row", role: "row" }, this.columns.map((column) => h("span", { class: cellClass(column), role: "gridcell" }, column.cell?.(row))));
+    this.body.append(element);
+    return element;
+  }
+
+  updateRow(element, row, index) {
+    if (element.dataset.index !== String(index)) {
+      element.dataset.index = String(index);
+      element.id = `${this.prefix}-${index}`;
+      element.setAttribute("aria-rowindex", String(index + 2));
+      element.style.setProperty("transform", `translateY(${index * ROW_HEIGHT}px)`);
+    }
+    this.columns.forEach((column, place) => column.update?.(element.children[place], row));
   }
 
   /** Shows which row is the active one. */
