@@ -22,6 +22,7 @@ mod hub;
 mod journeys;
 mod limits;
 mod logprobs;
+mod memory;
 mod metrics_page;
 mod off;
 mod per_request;
