@@ -7,8 +7,12 @@
 
 mod collector;
 mod event;
+mod ids;
+mod input;
+mod jaeger;
 mod journey;
 mod phases;
+mod proto;
 mod reader;
 mod span;
 mod waterfall;
@@ -16,6 +20,7 @@ mod wire;
 
 pub use collector::{JourneyCollector, read_journeys};
 pub use event::{ApiEvent, ApiEventKind, CoreEvent, CoreEventKind};
+pub use input::{Compression, TraceFileError, TraceForm, TraceInput, trace_files};
 pub use journey::{CoreSpan, RequestSpan, TracedJourney};
 pub use phases::{Phase, Segment};
 pub use reader::{ReadError, SpanReader};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use tracing::{info, warn};
-use wayfare_console::{RecentJourneys, StoreLimits, journey_routes};
+use wayfare_console::{AboutServer, RecentJourneys, StoreLimits, about_routes, journey_routes, page_routes};
 use wayfare_engine_local::StepTracing;
 use wayfare_journey::{
     Clock, FanOut, SamplingPolicy, StepSampling, StepTracer, TraceSampler, Tracer, WallAnchor,
@@ -198,7 +198,7 @@ fn what_goes(journeys: bool, steps: bool) -> &'static str {
 
 fn start_store(limits: StoreLimits) -> Result<RecentJourneys> {
     info!(
-        "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
+        "the last {} journeys, at most {} MiB of them, are at /journeys",
         limits.max_journeys,
         limits.max_bytes >> 20
     );
@@ -213,9 +213,14 @@ impl Telemetry {
     }
 
     /// The routes on which clients see finished journeys.
-    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor) -> Router {
+    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor, about: AboutServer) -> Router {
         let routes = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
-        routes.unwrap_or_default()
+        routes.map_or_else(Router::default, |routes| routes.merge(about_routes(about)))
+    }
+
+    /// The page that shows them, for those without a key as well.
+    pub(crate) fn page_routes(&self) -> Router {
+        self.store.as_ref().map_or_else(Router::default, |_| page_routes())
     }
 
     /// What tracing says about itself at `/metrics`.
