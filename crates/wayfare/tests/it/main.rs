@@ -13,6 +13,7 @@ mod dashboard;
 mod disconnects;
 mod documented;
 mod engine_endings;
+mod explained;
 mod export;
 mod field;
 mod finishes;
