@@ -3,6 +3,7 @@
 mod chat;
 mod http;
 mod insight;
+mod live;
 mod simulation;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use wayfare_journey_otlp::FileRotation;
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
 pub(crate) use insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
+pub(crate) use self::live::LiveOptions;
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -80,6 +82,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
+
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 
     #[command(flatten)]
     pub(crate) steps: StepOptions,

@@ -22,8 +22,9 @@ use wayfare_openai::{
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, HttpLimitOptions, JourneyOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
+use crate::model;
 use crate::signals::EndSignals;
-use crate::{model, telemetry};
+use crate::telemetry::{self, ServerOptions};
 
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -35,7 +36,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
+    let settings = telemetry::settle(
+        &options.journey,
+        Some(ServerOptions { steps: &options.steps, live: &options.live }),
+    )?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     let tls = tls_acceptor(&options.tls)?;
@@ -71,7 +75,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
 
     let (sink, hub) = output_channel();
     let failures = backend.failures.clone();
-    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
+    let board = telemetry.tracer.as_ref().map(|tracer| tracer.board().clone());
+    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
