@@ -2,6 +2,8 @@
 //!
 //! * [`RecentJourneys`] keeps the last finished journeys in memory; [`journey_routes`] shows them as JSON:
 //!   `GET /journeys/recent` and `GET /journeys/{id}`.
+//! * [`page_routes`] is the page that shows them, at `/journeys`; [`bundle`] makes parts of it into a script for
+//!   a page without a server.
 //! * [`LiveView`] shows the requests in flight: `GET /journeys/live`, `/journeys/gauges` and `/journeys/events`.
 //! * [`admin_routes`] shows and changes the sampling policy: `GET` and `PUT /admin/journey`. They belong on a
 //!   listener that clients cannot reach.
@@ -15,13 +17,18 @@ mod error;
 mod filter;
 mod json;
 mod live;
+mod page;
 mod restored;
 mod routes;
 mod store;
 mod stored;
+mod summary;
+mod web;
 
 pub use admin::admin_routes;
 pub use live::{LiveServer, LiveView};
+pub use page::{AboutServer, about_routes, page_routes};
 pub use routes::journey_routes;
-pub use store::{ReadBack, RecentJourneys, StoreLimits, StoreReader, StoreUse};
+pub use store::{ReadBack, RecentJourneys, SerialRange, StoreLimits, StoreReader, StoreUse};
 pub use stored::StoredJourney;
+pub use web::{BundleError, bundle, style_sheet};

@@ -3,6 +3,9 @@
 
 mod backend;
 mod cli;
+mod diff;
+mod explain;
+mod export;
 mod flight;
 mod http;
 #[cfg(feature = "hub")]
@@ -19,6 +22,7 @@ mod telemetry;
 mod telemetry_metrics;
 #[cfg(feature = "top")]
 mod top;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -29,21 +33,25 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a shell sees when the server could not start, a trace not be replayed, or a file not be read.
+/// What a shell sees when the server could not start, a trace not be replayed or read, or a recording not be read.
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     logging::init();
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match command {
-        Command::Serve(options) => serve::run(&options),
-        Command::Simulate(options) => simulate::run(&options),
+        Command::Serve(options) => serve::run(&options).map(done),
+        Command::Simulate(options) => simulate::run(&options).map(done),
+        Command::Explain(options) => explain::run(&options).map(done),
+        Command::Diff(options) => diff::run(&options),
+        Command::Export(options) => export::run(&options).map(done),
         #[cfg(feature = "top")]
-        Command::Top(options) => top::run(&options),
-        Command::Flight(options) => flight::run(&options),
+        Command::Top(options) => top::run(&options).map(done),
+        Command::Flight(options) => flight::run(&options).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::from(FAILED)

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wayfare_console::AboutServer;
 use wayfare_engine::{Engine as _, EngineControl};
 use wayfare_engine_local::RefusingEngine;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
@@ -19,7 +20,7 @@ use wayfare_openai::{
 };
 
 use crate::backend::Backend;
-use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
+use crate::cli::{AdminOptions, HttpLimitOptions, JourneyOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::model;
 use crate::signals::EndSignals;
@@ -67,8 +68,10 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
+    let about = about(&description, &options.journey);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
-    let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
+    let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
+    let page_routes = telemetry.page_routes();
 
     let (sink, hub) = output_channel();
     let failures = backend.failures.clone();
@@ -112,7 +115,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             .transpose()?;
         let listener = address.listen()?;
         announce(&listener.url(tls.is_some())?);
-        let mut router = server.router_with(journey_routes);
+        let mut router = server.router_with_open(journey_routes, page_routes);
         if let Some(cors) = cors {
             // Around everything: what a browser asks beforehand is no request and needs no key.
             router = router.layer(cors);
@@ -129,6 +132,20 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     telemetry.stop(&*clock, options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
+}
+
+/// What the page at `/journeys` says of the server.
+fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
+    AboutServer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: engine.model.clone(),
+        engine: engine.engine.clone(),
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        block_size: engine.block_size,
+        num_kv_blocks: engine.num_kv_blocks,
+        trace_url_template: options.trace_url_template.clone(),
+    }
 }
 
 fn served_names(options: &ServeOptions) -> Vec<String> {

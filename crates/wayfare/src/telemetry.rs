@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use tracing::{info, warn};
-use wayfare_console::{LiveServer, LiveView, ReadBack, RecentJourneys, StoreLimits, journey_routes};
+use wayfare_console::{
+    AboutServer, LiveServer, LiveView, ReadBack, RecentJourneys, StoreLimits, about_routes, journey_routes,
+    page_routes,
+};
 use wayfare_engine_local::StepTracing;
 use wayfare_flight::FlightFile;
 use wayfare_journey::{
@@ -244,7 +247,7 @@ fn what_goes(journeys: bool, steps: bool) -> &'static str {
 
 fn start_store(limits: StoreLimits) -> Result<RecentJourneys> {
     info!(
-        "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
+        "the last {} journeys, at most {} MiB of them, are at /journeys",
         limits.max_journeys,
         limits.max_bytes >> 20
     );
@@ -287,10 +290,20 @@ impl Telemetry {
     }
 
     /// The routes on which clients see journeys, finished ones and those that are being made.
-    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor) -> Router {
+    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor, about: AboutServer) -> Router {
         let finished = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
         let live = self.live.as_ref().filter(|_| self.is_live).map(LiveServer::routes);
-        finished.unwrap_or_default().merge(live.unwrap_or_default())
+        let about = self.has_something_to_show().then(|| about_routes(about));
+        [finished, live, about].into_iter().flatten().fold(Router::default(), Router::merge)
+    }
+
+    /// The page that shows them, for those without a key as well.
+    pub(crate) fn page_routes(&self) -> Router {
+        if self.has_something_to_show() { page_routes() } else { Router::default() }
+    }
+
+    fn has_something_to_show(&self) -> bool {
+        self.store.is_some() || self.is_live
     }
 
     /// What tracing says about itself at `/metrics`.
