@@ -60,8 +60,7 @@ pub enum FlightFileError {
 #[derive(Debug)]
 pub struct FlightFile {
     words: &'static [AtomicU64],
-    /// Holds the lock.
-    _file: File,
+    file: File,
     /// Where the recording of a process that had not ended in order was set aside.
     pub set_aside: Option<PathBuf>,
 }
@@ -87,13 +86,20 @@ impl FlightFile {
             left -= length;
         }
         let words = mapping::map(&file).map_err(failed)?;
-        Ok(Self { words, _file: file, set_aside })
+        Ok(Self { words, file, set_aside })
     }
 
     /// A recorder that writes into the file.
     #[must_use]
     pub fn recorder(&self, started: MonoNs, anchor: WallAnchor) -> Option<FlightRecorder> {
         FlightRecorder::begin(self.words, std::process::id(), started, anchor).ok()
+    }
+}
+
+impl Drop for FlightFile {
+    fn drop(&mut self) {
+        // The mapping keeps the file open, and with it the lock.
+        let _ = self.file.unlock();
     }
 }
 

@@ -217,8 +217,11 @@ fn changes_are_told_at_once_and_can_be_taken_up_where_they_were_left() {
     let mut lags = Vec::new();
     for number in 0..4 {
         let request_id = format!("cmpl-first-{number}");
-        assert!(receive(send(address, &format!("first-{number}"), 12, None)).starts_with("HTTP/1.1 200"));
+        let request = send(address, &format!("first-{number}"), 12, None);
+        let answer = std::thread::spawn(|| receive(request));
+        // While the request runs.
         let told = events.until_end_of(&request_id);
+        assert!(answer.join().unwrap().starts_with("HTTP/1.1 200"));
         let (end, changes) = told.split_last().unwrap();
         assert_eq!((&end.data["status"], &end.data["http_status"]), (&json!("departed"), &json!(200)));
         let states: Vec<_> = changes.iter().map(|event| event.data["state"].as_str().unwrap()).collect();
