@@ -5,7 +5,7 @@ use wayfare_journey::{AbortReason, ApiEnding, FinishedJourney, MonoNs, WallAncho
 use crate::error::ConsoleError;
 use crate::store::SerialRange;
 
-pub(crate) const PARAMETERS: &str = "min_duration, status, preempted, since, after, before, fields and limit";
+const PARAMETERS: &str = "min_duration, status, preempted, since, after, before, fields and limit";
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 const REASONS: [AbortReason; 8] = [
@@ -69,7 +69,9 @@ impl Filter {
                 "before" => &mut before,
                 "fields" => &mut fields,
                 "limit" => &mut limit,
-                _ => return Err(ConsoleError::UnknownParameter(shortened(&name))),
+                _ => {
+                    return Err(ConsoleError::UnknownParameter { name: shortened(&name), known: PARAMETERS });
+                }
             };
             if place.replace(value).is_some() {
                 return Err(ConsoleError::RepeatedParameter(name.into_owned()));

@@ -105,6 +105,8 @@ fn described(journeys: &[FinishedJourney], anchor: WallAnchor) -> Vec<Value> {
 }
 
 /// Long answers are not made on a thread that serves tokens.
-async fn in_background(work: impl FnOnce() -> Value + Send + 'static) -> Result<Json<Value>, ConsoleError> {
+pub(crate) async fn in_background(
+    work: impl FnOnce() -> Value + Send + 'static,
+) -> Result<Json<Value>, ConsoleError> {
     tokio::task::spawn_blocking(work).await.map(Json).map_err(|_| ConsoleError::Internal)
 }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod http;
+mod live;
 mod simulation;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use wayfare_journey_otlp::FileRotation;
 
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
+pub(crate) use self::live::LiveOptions;
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -72,6 +74,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
+
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 
     #[command(flatten)]
     pub(crate) steps: StepOptions,

@@ -20,10 +20,11 @@ use wayfare_openai::{
 };
 
 use crate::backend::Backend;
-use crate::cli::{AdminOptions, HttpLimitOptions, JourneyOptions, ServeOptions};
+use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
+use crate::model;
 use crate::signals::EndSignals;
-use crate::{model, telemetry};
+use crate::telemetry::{self, ServerOptions};
 
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -35,7 +36,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
+    let settings = telemetry::settle(
+        &options.journey,
+        Some(ServerOptions { steps: &options.steps, live: &options.live }),
+    )?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     let tls = tls_acceptor(&options.tls)?;
@@ -64,14 +68,15 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
-    let about = about(&description, &options.journey);
+    let about = about(&description, options);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
     let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
     let page_routes = telemetry.page_routes();
 
     let (sink, hub) = output_channel();
     let failures = backend.failures.clone();
-    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
+    let board = telemetry.tracer.as_ref().map(|tracer| tracer.board().clone());
+    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
@@ -130,7 +135,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
 }
 
 /// What the page at `/journeys` says of the server.
-fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
+fn about(engine: &EngineDescription, options: &ServeOptions) -> AboutServer {
     AboutServer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: engine.model.clone(),
@@ -139,7 +144,8 @@ fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
         max_num_batched_tokens: engine.max_num_batched_tokens,
         block_size: engine.block_size,
         num_kv_blocks: engine.num_kv_blocks,
-        trace_url_template: options.trace_url_template.clone(),
+        live_view: !options.live.disable_live_view,
+        trace_url_template: options.journey.trace_url_template.clone(),
     }
 }
 
