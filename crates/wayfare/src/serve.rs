@@ -20,7 +20,7 @@ use wayfare_openai::{
 };
 
 use crate::backend::Backend;
-use crate::cli::{AdminOptions, HttpLimitOptions, JourneyOptions, ServeOptions};
+use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::model;
 use crate::signals::EndSignals;
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
-    let about = about(&description, &options.journey);
+    let about = about(&description, options);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
     let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
     let page_routes = telemetry.page_routes();
@@ -135,7 +135,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
 }
 
 /// What the page at `/journeys` says of the server.
-fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
+fn about(engine: &EngineDescription, options: &ServeOptions) -> AboutServer {
     AboutServer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: engine.model.clone(),
@@ -144,7 +144,8 @@ fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
         max_num_batched_tokens: engine.max_num_batched_tokens,
         block_size: engine.block_size,
         num_kv_blocks: engine.num_kv_blocks,
-        trace_url_template: options.trace_url_template.clone(),
+        live_view: !options.live.disable_live_view,
+        trace_url_template: options.journey.trace_url_template.clone(),
     }
 }
 
