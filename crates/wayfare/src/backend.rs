@@ -11,7 +11,7 @@ use wayfare_engine_local::{
     EngineOptions as LocalEngineOptions, Executor, FailurePlan, LocalEngine, QueueLimits, SamplingExecutor,
     SimulatedExecutor, StepTracing,
 };
-use wayfare_journey::Clock;
+use wayfare_journey::{Clock, EngineBoard};
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_text::{GgufVocabulary, TextFiles};
@@ -77,8 +77,9 @@ impl Backend {
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
         steps: Option<StepTracing>,
+        board: Option<EngineBoard>,
     ) -> Result<(LocalEngine, TextFiles)> {
-        let options = LocalEngineOptions { queue_limits: self.queue_limits, steps };
+        let options = LocalEngineOptions { queue_limits: self.queue_limits, steps, board };
         let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock, options)?;
         Ok((engine, self.text))
     }

@@ -3,6 +3,7 @@
 mod chat;
 mod http;
 mod insight;
+mod live;
 mod simulation;
 
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use wayfare_journey_otlp::FileRotation;
 
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
-pub(crate) use insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
+pub(crate) use self::insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
+pub(crate) use self::live::LiveOptions;
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -80,6 +82,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
+
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 
     #[command(flatten)]
     pub(crate) steps: StepOptions,
@@ -265,6 +270,11 @@ pub(crate) struct JourneyOptions {
     /// Most bytes of all journeys that are kept in memory.
     #[arg(long, default_value_t = StoreLimits::default().max_bytes, value_name = "BYTES")]
     pub(crate) journey_store_bytes: usize,
+
+    /// Where the page at /journeys links to for the whole trace, with {trace_id} in the place of the id, such as
+    /// http://localhost:16686/trace/{trace_id}. Otherwise it has no such link.
+    #[arg(long, value_name = "URL", value_parser = trace_url_template)]
+    pub(crate) trace_url_template: Option<String>,
 }
 
 /// Step tracing.
@@ -315,6 +325,16 @@ fn block_share(text: &str) -> Result<f64, String> {
 fn closure_interval(text: &str) -> Result<NonZeroU32, String> {
     let steps: NonZeroU32 = text.parse().map_err(|_| "not a number of steps".to_owned())?;
     if (10..=10_000).contains(&steps.get()) { Ok(steps) } else { Err("not from 10 to 10000".to_owned()) }
+}
+
+fn trace_url_template(text: &str) -> Result<String, String> {
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Err("expected a URL that begins with http:// or https://".to_owned());
+    }
+    if !text.contains("{trace_id}") {
+        return Err("expected {trace_id} in it, where the trace's id goes".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn time_limit(text: &str) -> Result<Duration, String> {
@@ -368,6 +388,15 @@ mod tests {
         let only_vllms = |name: &str| set(name).filter(|_| name == "VLLM_API_KEY");
         assert_eq!(parse(&[]).api_keys(only_vllms), ["key of VLLM_API_KEY"]);
         assert_eq!(parse(&[]).api_keys(|_| None), [""; 0]);
+    }
+
+    #[test]
+    fn a_trace_url_is_of_the_web_and_has_a_place_for_the_id() {
+        let jaeger = "http://localhost:16686/trace/{trace_id}";
+        assert_eq!(trace_url_template(jaeger), Ok(jaeger.to_owned()));
+        for bad in ["http://localhost/trace/", "javascript:alert('{trace_id}')", "localhost/{trace_id}", ""] {
+            assert!(trace_url_template(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wayfare_console::AboutServer;
 use wayfare_engine::{Engine as _, EngineControl};
 use wayfare_engine_local::RefusingEngine;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
@@ -21,8 +22,9 @@ use wayfare_openai::{
 use crate::backend::Backend;
 use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
+use crate::model;
 use crate::signals::EndSignals;
-use crate::{model, telemetry};
+use crate::telemetry::{self, ServerOptions};
 
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -34,7 +36,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
+    let settings = telemetry::settle(
+        &options.journey,
+        Some(ServerOptions { steps: &options.steps, live: &options.live }),
+    )?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     let tls = tls_acceptor(&options.tls)?;
@@ -63,12 +68,15 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         block_size: backend.config.block_size,
         num_kv_blocks: backend.config.num_kv_blocks,
     };
+    let about = about(&description, options);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
-    let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
+    let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
+    let page_routes = telemetry.page_routes();
 
     let (sink, hub) = output_channel();
     let failures = backend.failures.clone();
-    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
+    let board = telemetry.tracer.as_ref().map(|tracer| tracer.board().clone());
+    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
     let engine = Arc::new(engine);
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
@@ -107,7 +115,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             .transpose()?;
         let listener = address.listen()?;
         announce(&listener.url(tls.is_some())?);
-        let mut router = server.router_with(journey_routes);
+        let mut router = server.router_with_open(journey_routes, page_routes);
         if let Some(cors) = cors {
             // Around everything: what a browser asks beforehand is no request and needs no key.
             router = router.layer(cors);
@@ -124,6 +132,21 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     telemetry.stop(options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
+}
+
+/// What the page at `/journeys` says of the server.
+fn about(engine: &EngineDescription, options: &ServeOptions) -> AboutServer {
+    AboutServer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: engine.model.clone(),
+        engine: engine.engine.clone(),
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        block_size: engine.block_size,
+        num_kv_blocks: engine.num_kv_blocks,
+        live_view: !options.live.disable_live_view,
+        trace_url_template: options.journey.trace_url_template.clone(),
+    }
 }
 
 fn served_names(options: &ServeOptions) -> Vec<String> {
