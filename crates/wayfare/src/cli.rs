@@ -18,10 +18,10 @@ use wayfare_journey_otlp::FileRotation;
 
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
+pub(crate) use self::insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
 #[cfg(feature = "top")]
 pub(crate) use self::live::TopOptions;
 pub(crate) use self::live::{FlightOptions, LiveOptions};
-pub(crate) use insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
