@@ -5,7 +5,7 @@
 //! and not beyond [`MAX_CORE_EVENTS`](crate::MAX_CORE_EVENTS).
 
 use crate::cell::OpenJourney;
-use crate::core_record::CoreRecord;
+use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
 use crate::{CoreLedger, MonoNs};
 
@@ -36,6 +36,28 @@ impl CoreSpan {
         if let Some(record) = &mut self.record {
             self.journey.cell().show_core(self.index, &event);
             record.push(event);
+        }
+    }
+
+    /// The events come from an engine in another process.
+    pub fn of_engine(&mut self, engine_id: u32, clock_source: ClockSource) {
+        if let Some(record) = &mut self.record {
+            record.engine_id = engine_id;
+            record.clock_source = Some(clock_source);
+        }
+    }
+
+    /// QUEUED, which is recorded next, is not what the engine said.
+    pub fn infer_queued(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.inferred.queued = true;
+        }
+    }
+
+    /// FINISHED, which is recorded next, is not what the engine said.
+    pub fn infer_finished(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.inferred.finished = true;
         }
     }
 

@@ -16,6 +16,7 @@ mod simulate;
 mod simulation;
 mod telemetry;
 mod telemetry_metrics;
+mod vllm;
 
 use std::process::ExitCode;
 
