@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::process::{self, cargo};
-use crate::{browser, demo, model, tidy};
+use crate::{browser, clients, demo, model, tidy};
 
 /// Options of `cargo xtask test`.
 #[derive(Clone, Debug, Args)]
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctests", run: || process::run(&mut cargo(&["test", "--workspace", "--doc"])) },
     Step { name: "browser", run: browser::run },
     Step { name: "docs", run: docs },
+    Step { name: "clients", run: clients::run },
     Step { name: "demo", run: || demo::run(&demo::Options::once()) },
 ];
 

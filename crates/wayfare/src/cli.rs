@@ -2,6 +2,7 @@
 
 mod chat;
 mod http;
+mod insight;
 mod live;
 mod simulation;
 
@@ -18,6 +19,7 @@ use wayfare_journey_otlp::FileRotation;
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
 pub(crate) use self::live::LiveOptions;
+pub(crate) use insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -40,6 +42,12 @@ pub(crate) enum Command {
     /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
     /// server, no model, no waiting.
     Simulate(Box<SimulateOptions>),
+    /// Reads traces and says what they tell: what is missing, how long requests took, where the time went, and why.
+    Explain(Box<ExplainOptions>),
+    /// Compares the traces of two runs, and says which changes are certain.
+    Diff(Box<DiffOptions>),
+    /// Writes traces in the form of another tool.
+    Export(Box<ExportOptions>),
 }
 
 /// Options of `wayfare serve`.
@@ -351,7 +359,7 @@ mod tests {
     fn every_option_is_in_the_documentation() {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        for name in ["serve", "simulate"] {
+        for name in ["serve", "simulate", "explain", "diff", "export"] {
             let subcommand = command.find_subcommand(name).unwrap();
             let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());
             let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
@@ -372,7 +380,7 @@ mod tests {
         let parse =
             |arguments: &[&str]| match Cli::parse_from([&["wayfare", "serve"], arguments].concat()).command {
                 Command::Serve(options) => options.http,
-                Command::Simulate(_) => unreachable!("it was told to serve"),
+                _ => unreachable!("it was told to serve"),
             };
         let set = |name: &str| Some(format!("key of {name}"));
         assert_eq!(parse(&["--api-key", "a", "b", "--api-key", "c"]).api_keys(set), ["a", "b", "c"]);

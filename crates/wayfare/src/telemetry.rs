@@ -240,17 +240,16 @@ impl Telemetry {
     pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor, about: AboutServer) -> Router {
         let finished = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
         let live = self.live.as_ref().map(LiveServer::routes);
-        let about = self.has_page().then(|| about_routes(about));
-        [finished, live, about].into_iter().flatten().fold(Router::new(), Router::merge)
+        let about = self.has_something_to_show().then(|| about_routes(about));
+        [finished, live, about].into_iter().flatten().fold(Router::default(), Router::merge)
     }
 
     /// The page that shows them, for those without a key as well.
     pub(crate) fn page_routes(&self) -> Router {
-        if self.has_page() { page_routes() } else { Router::new() }
+        if self.has_something_to_show() { page_routes() } else { Router::default() }
     }
 
-    /// Whether there is anything to show on a page.
-    fn has_page(&self) -> bool {
+    fn has_something_to_show(&self) -> bool {
         self.store.is_some() || self.live.is_some()
     }
 
