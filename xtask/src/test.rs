@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::process::{self, cargo};
-use crate::{demo, model, tidy, vllm_peer};
+use crate::{clients, demo, model, tidy, vllm_peer};
 
 /// Options of `cargo xtask test`.
 #[derive(Clone, Debug, Args)]
@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "tests", run: tests },
     Step { name: "doctests", run: || process::run(&mut cargo(&["test", "--workspace", "--doc"])) },
     Step { name: "docs", run: docs },
+    Step { name: "clients", run: clients::run },
     Step { name: "demo", run: || demo::run(&demo::Options::once()) },
 ];
 

@@ -9,8 +9,8 @@ use wayfare_journey::BadKeepRules;
 /// Why there is no answer. The text of a variant is what the client reads.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {
-    #[error("query parameter '{0}' is not known; the parameters are {known}", known = crate::filter::PARAMETERS)]
-    UnknownParameter(String),
+    #[error("query parameter '{name}' is not known; the parameters are: {known}")]
+    UnknownParameter { name: String, known: &'static str },
     #[error("query parameter '{0}' is given twice")]
     RepeatedParameter(String),
     #[error("parameter '{param}' is not valid: {problem}")]
@@ -39,6 +39,8 @@ pub(crate) enum ConsoleError {
     NoRoute(String),
     #[error("use GET or PUT")]
     BadMethod,
+    #[error("too many readers follow the events already")]
+    TooManyReaders,
     #[error("the server failed while it made the answer")]
     Internal,
 }
@@ -51,6 +53,7 @@ impl ConsoleError {
             }
             ConsoleError::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             ConsoleError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ConsoleError::TooManyReaders => StatusCode::SERVICE_UNAVAILABLE,
             ConsoleError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -58,7 +61,9 @@ impl ConsoleError {
 
     fn param(&self) -> Option<&str> {
         match self {
-            ConsoleError::UnknownParameter(param) | ConsoleError::RepeatedParameter(param) => Some(param),
+            ConsoleError::UnknownParameter { name: param, .. } | ConsoleError::RepeatedParameter(param) => {
+                Some(param)
+            }
             ConsoleError::BadParameter { param, .. } => Some(param),
             ConsoleError::BadRate(_) => Some("sample_rate"),
             ConsoleError::BadRules(_) => Some("keep"),
@@ -71,6 +76,7 @@ impl ConsoleError {
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
             StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded",
             StatusCode::INTERNAL_SERVER_ERROR => "internal_error",
             _ => "invalid_value",
         }

@@ -3,8 +3,9 @@
 use wayfare_journey::{AbortReason, ApiEnding, FinishedJourney, MonoNs, WallAnchor, parse_duration_ns};
 
 use crate::error::ConsoleError;
+use crate::store::SerialRange;
 
-pub(crate) const PARAMETERS: &str = "min_duration, status, preempted, since and limit";
+const PARAMETERS: &str = "min_duration, status, preempted, since, after, before, fields and limit";
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 const REASONS: [AbortReason; 8] = [
@@ -33,7 +34,20 @@ pub(crate) struct Filter {
     preempted: Option<bool>,
     /// The earliest end, in nanoseconds since the Unix epoch.
     since_unix_ns: u64,
+    /// Only journeys that the store took in after the one of `after`, and before the one of `before`.
+    pub(crate) serials: SerialRange,
+    pub(crate) detail: Detail,
     pub(crate) limit: usize,
+}
+
+/// How much is told of each journey.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Everything that was recorded.
+    #[default]
+    All,
+    /// What lists and statistics need.
+    Summary,
 }
 
 impl Filter {
@@ -44,14 +58,20 @@ impl Filter {
     pub(crate) fn parse(query: &str, now: MonoNs, anchor: WallAnchor) -> Result<Self, ConsoleError> {
         let (mut min_duration, mut status, mut preempted, mut since, mut limit) =
             (None, None, None, None, None);
+        let (mut after, mut before, mut fields) = (None, None, None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let place = match &*name {
                 "min_duration" => &mut min_duration,
                 "status" => &mut status,
                 "preempted" => &mut preempted,
                 "since" => &mut since,
+                "after" => &mut after,
+                "before" => &mut before,
+                "fields" => &mut fields,
                 "limit" => &mut limit,
-                _ => return Err(ConsoleError::UnknownParameter(shortened(&name))),
+                _ => {
+                    return Err(ConsoleError::UnknownParameter { name: shortened(&name), known: PARAMETERS });
+                }
             };
             if place.replace(value).is_some() {
                 return Err(ConsoleError::RepeatedParameter(name.into_owned()));
@@ -66,6 +86,16 @@ impl Filter {
             })?,
             since_unix_ns: read("since", since.as_deref(), |text| parse_since(text, anchor.unix_ns(now)))?
                 .unwrap_or(0),
+            serials: SerialRange {
+                after: read("after", after.as_deref(), parse_serial)?.unwrap_or(0),
+                before: read("before", before.as_deref(), parse_serial)?.unwrap_or(u64::MAX),
+            },
+            detail: read("fields", fields.as_deref(), |text| match text {
+                "all" => Ok(Detail::All),
+                "summary" => Ok(Detail::Summary),
+                _ => Err("expected all or summary".to_owned()),
+            })?
+            .unwrap_or_default(),
             limit: read("limit", limit.as_deref(), |text| {
                 let number = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                 number.ok_or_else(|| format!("expected a number from 1 to {MAX_LIMIT}"))
@@ -116,6 +146,10 @@ fn parse_status(text: &str) -> Result<Status, String> {
     }
 }
 
+fn parse_serial(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected the 'serial' of a journey".to_owned())
+}
+
 /// Seconds since the Unix epoch, or a duration before now.
 fn parse_since(text: &str, now_unix_ns: u64) -> Result<u64, String> {
     let is_ago = text.ends_with(|last: char| last.is_ascii_alphabetic());
@@ -143,16 +177,21 @@ mod tests {
 
     #[test]
     fn all_parameters_are_read() {
-        let query = "min_duration=1.5s&status=timeout&preempted=true&since=900.25&limit=7";
+        let query = "min_duration=1.5s&status=timeout&preempted=true&since=900.25&limit=7&after=3&before=9\
+                     &fields=summary";
         let expected = Filter {
             min_duration_ns: 1_500_000_000,
             status: Some(Status::AbortedFor(AbortReason::Timeout)),
             preempted: Some(true),
             since_unix_ns: 900_250_000_000,
+            serials: SerialRange { after: 3, before: 9 },
+            detail: Detail::Summary,
             limit: 7,
         };
         assert_eq!(parse(query).unwrap(), expected);
         assert_eq!(parse("").unwrap().limit, DEFAULT_LIMIT);
+        assert_eq!(parse("").unwrap().serials, SerialRange { after: 0, before: u64::MAX });
+        assert_eq!(parse("fields=all").unwrap().detail, Detail::All);
         assert_eq!(parse("since=1m").unwrap().since_unix_ns, 940_000_000_000);
         assert_eq!(parse("status=departed").unwrap().status, Some(Status::Departed));
     }
@@ -170,6 +209,9 @@ mod tests {
             "limit=1001",
             "limit=x",
             "limits=1",
+            "after=-1",
+            "before=last",
+            "fields=some",
             "limit=1&limit=2",
             "recent",
             "=1",
@@ -180,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_query_panics(query in "(since|limit|status|min_duration|=|&|%|\\PC{0,5}|[0-9]{1,25}){0,8}") {
+        fn no_query_panics(query in "(since|limit|status|min_duration|before|fields|=|&|%|\\PC{0,5}|[0-9]{1,25}){0,8}") {
             let _ = parse(&query);
         }
     }

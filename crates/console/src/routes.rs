@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use wayfare_journey::{Clock, FinishedJourney, RequestLabel, TraceId, WallAnchor};
 
 use crate::error::ConsoleError;
-use crate::filter::Filter;
+use crate::filter::{Detail, Filter};
 use crate::json;
 use crate::store::StoreReader;
+use crate::summary::summary;
 
 /// Most journeys of one id that are shown: a client may give all its requests the same one.
 const MAX_OF_ONE_ID: usize = 100;
@@ -39,11 +40,25 @@ async fn recent(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Result
     let Shown { store, clock, anchor } = shown;
     let filter = Filter::parse(&query.unwrap_or_default(), clock.now(), anchor)?;
     in_background(move || {
-        let journeys = store.newest(filter.limit, |one| filter.matches(one, anchor));
+        let journeys = store.newest_of(filter.serials, filter.limit, |one| filter.matches(one, anchor));
         let in_use = store.usage();
+        let journeys: Vec<_> = journeys
+            .iter()
+            .map(|(serial, journey)| {
+                let mut described = match filter.detail {
+                    Detail::All => json::journey(journey, anchor),
+                    Detail::Summary => summary(&json::journey(journey, anchor)),
+                };
+                described["serial"] = (*serial).into();
+                described
+            })
+            .collect();
         json!({
-            "journeys": described(&journeys, anchor),
-            "store": {"journeys": in_use.journeys, "bytes": in_use.bytes, "lost": in_use.lost},
+            "journeys": journeys,
+            "store": {
+                "journeys": in_use.journeys, "bytes": in_use.bytes, "lost": in_use.lost,
+                "newest_serial": in_use.newest_serial,
+            },
         })
     })
     .await
@@ -90,6 +105,8 @@ fn described(journeys: &[FinishedJourney], anchor: WallAnchor) -> Vec<Value> {
 }
 
 /// Long answers are not made on a thread that serves tokens.
-async fn in_background(work: impl FnOnce() -> Value + Send + 'static) -> Result<Json<Value>, ConsoleError> {
+pub(crate) async fn in_background(
+    work: impl FnOnce() -> Value + Send + 'static,
+) -> Result<Json<Value>, ConsoleError> {
     tokio::task::spawn_blocking(work).await.map(Json).map_err(|_| ConsoleError::Internal)
 }

@@ -46,6 +46,22 @@ pub struct StoreUse {
     pub bytes: usize,
     /// Journeys that never were kept, because more ended at once than the store takes in, or by a bug of the store.
     pub lost: u64,
+    /// The serial of the journey that was taken in last; 0 before the first one.
+    pub newest_serial: u64,
+}
+
+/// Journeys by their serial, which is how many the store had taken in with them: from 1, without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SerialRange {
+    /// Those with a larger serial.
+    pub after: u64,
+    /// Those with a smaller one.
+    pub before: u64,
+}
+
+impl SerialRange {
+    /// All that are kept.
+    pub const ALL: Self = Self { after: 0, before: u64::MAX };
 }
 
 /// Keeps the last finished journeys as long as it lives. Dropping it frees them, whoever still has its sink or
@@ -109,15 +125,33 @@ impl StoreReader {
     /// The last `limit` journeys for which `wanted` holds, the one that ended last first.
     #[must_use]
     pub fn newest(&self, limit: usize, wanted: impl Fn(&FinishedJourney) -> bool) -> Vec<FinishedJourney> {
+        let newest = self.newest_of(SerialRange::ALL, limit, wanted);
+        newest.into_iter().map(|(_, journey)| journey).collect()
+    }
+
+    /// The last `limit` journeys in this range for which `wanted` holds, each with its serial; the one that
+    /// ended last first. Costs nothing for journeys outside of the range.
+    #[must_use]
+    pub fn newest_of(
+        &self,
+        range: SerialRange,
+        limit: usize,
+        wanted: impl Fn(&FinishedJourney) -> bool,
+    ) -> Vec<(u64, FinishedJourney)> {
         self.0.take_in();
         let kept = self.0.kept.lock();
-        kept.journeys
-            .iter()
+        // Serials have no gaps, so the oldest one gives the place of every other.
+        let oldest = kept.next_serial - kept.journeys.len() as u64;
+        let place = |serial: u64| {
+            usize::try_from(serial.saturating_sub(oldest)).unwrap_or(usize::MAX).min(kept.journeys.len())
+        };
+        let (start, end) = (place(range.after.saturating_add(1)), place(range.before));
+        (start..end)
             .rev()
-            .map(|one| &one.journey)
-            .filter(|one| wanted(one))
+            .map(|index| (oldest + index as u64, &kept.journeys[index].journey))
+            .filter(|(_, one)| wanted(one))
             .take(limit)
-            .cloned()
+            .map(|(serial, one)| (serial, one.clone()))
             .collect()
     }
 
@@ -130,6 +164,7 @@ impl StoreReader {
             journeys: kept.journeys.len(),
             bytes: kept.bytes,
             lost: self.0.lost.load(Ordering::Relaxed),
+            newest_serial: kept.next_serial - 1,
         }
     }
 }
@@ -143,11 +178,19 @@ struct Shared {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     /// The oldest first. Bounded by the store's limits.
     journeys: VecDeque<KeptJourney>,
     bytes: usize,
+    /// That of the next journey to be taken in. The others have those just before it, in order.
+    next_serial: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { journeys: VecDeque::new(), bytes: 0, next_serial: 1 }
+    }
 }
 
 #[derive(Debug)]
@@ -181,6 +224,7 @@ impl Shared {
             };
             kept.bytes += bytes;
             kept.journeys.push_back(KeptJourney { journey, bytes });
+            kept.next_serial += 1;
             while kept.journeys.len() > self.limits.max_journeys || kept.bytes > self.limits.max_bytes {
                 let Some(oldest) = kept.journeys.pop_front() else { break };
                 kept.bytes -= oldest.bytes;

@@ -12,7 +12,7 @@ use wayfare_engine::{
     AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
     EngineStats, OutputSink, RequestId, StatsCell, SubmitError,
 };
-use wayfare_journey::Clock;
+use wayfare_journey::{Clock, EngineBoard, EngineTotals};
 use wayfare_scheduler::{Scheduler, SchedulerConfig, SchedulerConfigError};
 
 use crate::Executor;
@@ -86,6 +86,22 @@ pub struct EngineOptions {
     pub queue_limits: QueueLimits,
     /// Records what the engine does in its steps.
     pub steps: Option<StepTracing>,
+    /// Where it shows what it does and why requests wait.
+    pub board: Option<EngineBoard>,
+}
+
+/// What of the engine's state its board shows.
+pub(crate) fn totals_of(stats: &EngineStats) -> EngineTotals {
+    EngineTotals {
+        running: stats.running,
+        waiting: stats.waiting,
+        kv_blocks_used: stats.kv_blocks_used,
+        kv_blocks_total: stats.kv_blocks_total,
+        preemptions: stats.preemptions,
+        prompt_tokens: stats.prompt_tokens,
+        generation_tokens: stats.generation_tokens,
+        is_paused: stats.paused > 0,
+    }
 }
 
 /// What both sides of the inbox share.
@@ -136,8 +152,12 @@ impl LocalEngine {
         clock: Arc<dyn Clock>,
         options: EngineOptions,
     ) -> Result<Self, StartError> {
-        let EngineOptions { queue_limits, steps } = options;
-        let scheduler = Scheduler::new(config)?;
+        let EngineOptions { queue_limits, steps, board } = options;
+        let mut scheduler = Scheduler::new(config)?;
+        if let Some(board) = &board {
+            scheduler.show_on(board.clone());
+            board.show_totals(&totals_of(&scheduler.stats()));
+        }
         let limits = limits_of(&config, vocab_size);
         let shared = Arc::new(Shared::default());
         shared.stats.store(&scheduler.stats());
@@ -151,6 +171,7 @@ impl LocalEngine {
             Arc::clone(&shared),
             limits.vocab_size,
             steps,
+            board,
         );
         let thread = std::thread::Builder::new()
             .name("engine".into())

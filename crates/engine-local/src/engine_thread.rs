@@ -12,10 +12,10 @@ use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, FinishReason, OutputSink, PauseMode, SequenceOutput,
     StepOutputs, TokenId,
 };
-use wayfare_journey::{Clock, MonoNs};
+use wayfare_journey::{Clock, EngineBoard, MonoNs};
 use wayfare_scheduler::Scheduler;
 
-use crate::engine::{Done, Message, Shared};
+use crate::engine::{Done, Message, Shared, totals_of};
 use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
 use crate::rules::RuleBook;
 use crate::step_recorder::{StepRecorder, StepTracing};
@@ -48,6 +48,8 @@ pub(crate) struct EngineThread {
     draining: Vec<Done>,
     /// `None` when steps are not traced.
     steps: Option<StepRecorder>,
+    /// `None` when nobody looks.
+    board: Option<EngineBoard>,
     input: StepInput,
     rules: RuleBook,
     tokens: Vec<TokenId>,
@@ -65,6 +67,7 @@ impl EngineThread {
         shared: Arc<Shared>,
         vocab_size: u32,
         steps: Option<StepTracing>,
+        board: Option<EngineBoard>,
     ) -> Self {
         Self {
             inbox,
@@ -76,6 +79,7 @@ impl EngineThread {
             counted: Waiting::default(),
             draining: Vec::new(),
             steps: steps.map(StepRecorder::new),
+            board,
             input: StepInput::default(),
             rules: RuleBook::new(vocab_size),
             tokens: Vec::new(),
@@ -256,6 +260,9 @@ impl EngineThread {
     fn deliver(&mut self, step: Option<(MonoNs, u32)>) {
         let stats = self.scheduler.stats();
         self.shared.stats.store(&stats);
+        if let Some(board) = &self.board {
+            board.show_totals(&totals_of(&stats));
+        }
         if self.outputs.is_empty() && step.is_none() {
             return;
         }

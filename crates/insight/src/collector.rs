@@ -53,6 +53,14 @@ impl JourneyCollector {
         }
     }
 
+    /// As [`JourneyCollector::add`], and takes vLLM's own span for that of an API.
+    pub(crate) fn add_of_any_writer(&mut self, mut span: TraceSpan) {
+        if *span.name == *SPAN_REQUEST {
+            span.scope = SCOPE_API.into();
+        }
+        self.add(span);
+    }
+
     fn journey(&mut self, trace_id: TraceId, request: SpanId) -> &mut TracedJourney {
         let new = || TracedJourney { trace_id, request: None, cores: Vec::new() };
         self.journeys.entry((trace_id, request)).or_insert_with(new)

@@ -2,18 +2,52 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
-use std::sync::Arc;
 
-use crate::span::{Attributes, TraceSpan};
+use crate::span::TraceSpan;
 use crate::wire;
 
 /// The longest line that is read. A request of 512 spans takes about 2 MB; collectors take at most 20 MB or
 /// so over the network.
-const MAX_LINE_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_LINE_BYTES: u64 = 64 << 20;
+
+/// The longest JSON document that is read as a whole.
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// It is none of the forms that are known.
+    #[error("this is no trace file: {reason}")]
+    UnknownForm {
+        /// What was found instead.
+        reason: &'static str,
+    },
+    /// A JSON document that is not that of a trace store.
+    #[error("the JSON document cannot be read")]
+    Document {
+        /// What is wrong, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A JSON document of spans that are none.
+    #[error("the JSON document: {reason}")]
+    DocumentSpans {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A JSON document that does not fit into memory.
+    #[error(
+        "the JSON document is longer than {MAX_DOCUMENT_BYTES} bytes; write one request per line instead"
+    )]
+    DocumentTooLong,
+    /// A message of a file of protobuf messages.
+    #[error("message {number}: {reason}")]
+    Message {
+        /// Which one, from 1.
+        number: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// The file system failed.
     #[error("line {line} cannot be read")]
     Io {
@@ -48,8 +82,8 @@ pub enum ReadError {
     },
 }
 
-/// The spans of OTLP/JSON lines, of every scope, in the order of the file. Empty lines are skipped. After an
-/// error in a line the next lines can still be read.
+/// The spans of OTLP/JSON lines, of every scope, in the order of the file; what Tempo and Jaeger answer is read as
+/// well, when it is on one line. Empty lines are skipped. After an error in a line the next lines can still be read.
 #[derive(Debug)]
 pub struct SpanReader<R> {
     input: R,
@@ -123,21 +157,9 @@ fn parse_line(text: &[u8], line: u64) -> Result<Vec<TraceSpan>, ReadError> {
         Some(b'[') => return Err(ReadError::Malformed { line, reason: "it is not a JSON object".into() }),
         Some(_) => {}
     }
-    let request: wire::Request<'_> =
+    let document: wire::Document<'_> =
         serde_json::from_slice(text).map_err(|source| ReadError::Json { line, source })?;
     let mut spans = Vec::new();
-    for resource_spans in request.resource_spans.unwrap_or_default() {
-        let attributes = resource_spans.resource.and_then(|resource| resource.attributes);
-        let resource = Arc::new(Attributes::from_wire(attributes));
-        for scope_spans in resource_spans.scope_spans.unwrap_or_default() {
-            let name = scope_spans.scope.and_then(|scope| scope.name).unwrap_or_default();
-            let scope: Arc<str> = Arc::from(&*name);
-            for span in scope_spans.spans.unwrap_or_default() {
-                let span = TraceSpan::from_wire(span, &scope, &resource)
-                    .map_err(|reason| ReadError::Malformed { line, reason })?;
-                spans.push(span);
-            }
-        }
-    }
+    document.into_spans(&mut spans).map_err(|reason| ReadError::Malformed { line, reason })?;
     Ok(spans)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wayfare_journey::schema::Attribute;
 use wayfare_journey::{SpanId, TraceId};
 
-use crate::wire;
+use crate::{ids, wire};
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub enum AttributeValue {
 
 /// A list of attributes. When a key occurs twice, which OTLP forbids, the first one counts.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attributes(Vec<(Box<str>, AttributeValue)>);
+pub struct Attributes(pub(crate) Vec<(Box<str>, AttributeValue)>);
 
 impl Attributes {
     /// The attributes in the order of the file.
@@ -165,17 +165,16 @@ impl TraceSpan {
         let trace_text = span.trace_id.unwrap_or_default();
         let span_text = span.span_id.unwrap_or_default();
         let parent_text = span.parent_span_id.unwrap_or_default();
-        // OTLP allows both cases.
-        let trace_id = TraceId::from_hex(&trace_text.to_ascii_lowercase()).ok_or_else(|| {
+        let trace_id = ids::trace_id(&trace_text).ok_or_else(|| {
             format!("trace id {trace_text:?} of span {name:?} is not 32 hexadecimal digits")
         })?;
-        let span_id = SpanId::from_hex(&span_text.to_ascii_lowercase())
+        let span_id = ids::span_id(&span_text)
             .ok_or_else(|| format!("id {span_text:?} of span {name:?} is not 16 hexadecimal digits"))?;
         Ok(Self {
             trace_id,
             span_id,
             // Some writers fill an absent parent with zeros.
-            parent: SpanId::from_hex(&parent_text.to_ascii_lowercase()),
+            parent: ids::span_id(&parent_text),
             name,
             scope: Arc::clone(scope),
             resource: Arc::clone(resource),

@@ -4,10 +4,9 @@ mod bars;
 mod events;
 mod header;
 mod ledger;
-mod text;
 
 use crate::journey::TracedJourney;
-use text::Page;
+use crate::page::Page;
 
 const MIN_WIDTH: usize = 40;
 const MAX_WIDTH: usize = 400;

@@ -1,4 +1,5 @@
-//! The JSON of OTLP, as far as spans need it. Texts are borrowed from the line where JSON allows.
+//! The JSON of OTLP, as far as spans need it, and what Tempo and Jaeger wrap around it. Texts are borrowed from the
+//! line where JSON allows.
 //!
 //! Source: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>. As in all protobuf JSON, a
 //! missing field and `null` are the default, unknown fields are ignored, and 64-bit integers are texts or
@@ -6,17 +7,69 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
+use crate::jaeger;
+use crate::span::{Attributes, TraceSpan};
+
 type List<T> = Option<Vec<T>>;
+
+/// What a line or a document may be: an OTLP request, or the answer of a trace store.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Document<'a> {
+    /// OTLP; `batches` is Tempo's name for it at `/api/traces/{id}`.
+    #[serde(borrow, default, alias = "batches")]
+    pub(crate) resource_spans: List<ResourceSpans<'a>>,
+    /// Tempo's `/api/v2/traces/{id}`.
+    #[serde(borrow, default)]
+    pub(crate) trace: Option<Traces<'a>>,
+    /// Jaeger's `/api/v3/traces/{id}`.
+    #[serde(borrow, default)]
+    pub(crate) result: Option<Traces<'a>>,
+    /// Jaeger's `/api/traces` and the download of its pages.
+    #[serde(borrow, default)]
+    pub(crate) data: List<jaeger::Trace<'a>>,
+    /// One trace of Jaeger by itself.
+    #[serde(borrow, default)]
+    pub(crate) spans: List<jaeger::Span<'a>>,
+    /// The processes of `spans`.
+    #[serde(borrow, default)]
+    pub(crate) processes: jaeger::Processes<'a>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Request<'a> {
-    #[serde(borrow, default)]
+pub(crate) struct Traces<'a> {
+    #[serde(borrow, default, alias = "batches")]
     pub(crate) resource_spans: List<ResourceSpans<'a>>,
+}
+
+impl Document<'_> {
+    /// Adds the spans, or says what is wrong with one.
+    pub(crate) fn into_spans(self, spans: &mut Vec<TraceSpan>) -> Result<(), String> {
+        let wrapped =
+            [self.trace, self.result].into_iter().flatten().filter_map(|traces| traces.resource_spans);
+        for resource_spans in wrapped.chain(self.resource_spans).flatten() {
+            let attributes = resource_spans.resource.and_then(|resource| resource.attributes);
+            let resource = Arc::new(Attributes::from_wire(attributes));
+            for scope_spans in resource_spans.scope_spans.unwrap_or_default() {
+                let name = scope_spans.scope.and_then(|scope| scope.name).unwrap_or_default();
+                let scope: Arc<str> = Arc::from(&*name);
+                for span in scope_spans.spans.unwrap_or_default() {
+                    spans.push(TraceSpan::from_wire(span, &scope, &resource)?);
+                }
+            }
+        }
+        let single = jaeger::Trace { spans: self.spans, processes: self.processes };
+        for trace in self.data.into_iter().flatten().chain([single]) {
+            trace.into_spans(spans)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -24,7 +77,8 @@ pub(crate) struct Request<'a> {
 pub(crate) struct ResourceSpans<'a> {
     #[serde(borrow, default)]
     pub(crate) resource: Option<Resource<'a>>,
-    #[serde(borrow, default)]
+    /// Under its name of before OTLP 0.19, too.
+    #[serde(borrow, default, alias = "instrumentationLibrarySpans")]
     pub(crate) scope_spans: List<ScopeSpans<'a>>,
 }
 
@@ -36,7 +90,7 @@ pub(crate) struct Resource<'a> {
 
 #[derive(Deserialize)]
 pub(crate) struct ScopeSpans<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, alias = "instrumentationLibrary")]
     pub(crate) scope: Option<Scope<'a>>,
     #[serde(borrow, default)]
     pub(crate) spans: List<Span<'a>>,

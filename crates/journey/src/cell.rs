@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 use crate::api_span::{ApiEnding, ApiRecord, RequestAttributes, Usage};
 use crate::core_record::CoreRecord;
 use crate::core_span::CoreSpan;
-use crate::event::{AbortReason, CoreEvent, RequestLabel};
+use crate::event::{AbortReason, RequestLabel};
 use crate::ledger::{Ledger, RequestMoments};
-use crate::live::{JourneyState, LiveSequence, SequenceState, SequenceView};
+use crate::live::{ApiState, JourneyState, LiveSequence, RequestKey, RequestView, SequenceKey, SequenceView};
+use crate::recorder::{Claim, RequestRecord};
 use crate::registry::Place;
 use crate::tracer::TracerShared;
 use crate::{MonoNs, SpanId, TraceContext, TraceId};
@@ -42,6 +43,9 @@ impl Mark {
 /// A cell is data only: it knows neither its tracer nor a sink, so keeping one keeps nothing else.
 #[derive(Debug)]
 pub struct JourneyCell {
+    key: RequestKey,
+    /// Whether it is recorded; otherwise it is only shown while it lives.
+    is_recorded: bool,
     /// Whether the head decided to record it; otherwise a tail rule must match.
     head_sampled: bool,
     place: Option<Place>,
@@ -62,28 +66,39 @@ pub struct JourneyCell {
     /// Prompt tokens handed to the engine, all sequences together.
     prefill_total: AtomicU64,
     api: OnceLock<ApiRecord>,
+    /// What the flight recorder shows of it.
+    flight: Option<RequestRecord>,
     cores: OnceLock<Box<[CoreSlot]>>,
     /// Guards that have not ended: the API span and every open core span.
     open_parts: AtomicU32,
+}
+
+/// What is settled about a request when it is admitted.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) key: RequestKey,
+    pub(crate) is_recorded: bool,
+    pub(crate) head_sampled: bool,
+    pub(crate) place: Option<Place>,
+    pub(crate) span_id: SpanId,
+    pub(crate) flight: Option<RequestRecord>,
 }
 
 /// The place of one sequence's part.
 #[derive(Debug)]
 struct CoreSlot {
     live: LiveSequence,
+    /// The record of the flight recorder that it is in.
+    flight: Option<Claim>,
     record: OnceLock<Box<CoreRecord>>,
 }
 
 impl JourneyCell {
-    pub(crate) fn new(
-        head_sampled: bool,
-        place: Option<Place>,
-        context: TraceContext,
-        span_id: SpanId,
-        route: &str,
-        arrived: MonoNs,
-    ) -> Self {
+    pub(crate) fn new(admitted: Admitted, context: TraceContext, route: &str, arrived: MonoNs) -> Self {
+        let Admitted { key, is_recorded, head_sampled, place, span_id, flight } = admitted;
         Self {
+            key,
+            is_recorded,
             head_sampled,
             place,
             context,
@@ -101,9 +116,16 @@ impl JourneyCell {
             blocked_ns: AtomicU64::new(0),
             prefill_total: AtomicU64::new(0),
             api: OnceLock::new(),
+            flight,
             cores: OnceLock::new(),
             open_parts: AtomicU32::new(1),
         }
+    }
+
+    /// Names the request in this process.
+    #[must_use]
+    pub fn key(&self) -> RequestKey {
+        self.key
     }
 
     /// The trace this request belongs to.
@@ -187,33 +209,57 @@ impl JourneyCell {
         self.head_sampled
     }
 
-    /// Where the request is, while it lives.
+    /// The API part, once it has ended.
     #[must_use]
-    pub fn state(&self) -> JourneyState {
-        if self.api.get().is_some() {
-            return JourneyState::Abandoned;
-        }
-        let is_seen = self.sequences().any(|sequence| sequence.state != SequenceState::Submitted);
-        if self.handoff.get().is_some() || is_seen {
-            let is_through = self.sequences().all(|sequence| sequence.state == SequenceState::Finished);
-            return if is_through { JourneyState::Delivering } else { JourneyState::InEngine };
-        }
-        if self.body_complete.get().is_some() { JourneyState::Preparing } else { JourneyState::Receiving }
+    pub fn response(&self) -> Option<&ApiRecord> {
+        self.api.get()
     }
 
-    /// Its sequences as they were at their last events, in order; none before the engine is to have them.
+    /// Where the request is, while it lives.
+    #[must_use]
+    pub fn view(&self) -> RequestView {
+        let (api, since) = self.api_state();
+        let sequences: Vec<_> = self.sequences().collect();
+        let places = sequences.iter().map(|sequence| (sequence.state, sequence.changed));
+        let (state, since) = JourneyState::of(api, since, places);
+        RequestView { state, since, sequences }
+    }
+
+    fn api_state(&self) -> (ApiState, MonoNs) {
+        if let Some(record) = self.api.get() {
+            return (ApiState::Abandoned, record.ended);
+        }
+        if let Some(at) = self.handoff.get() {
+            return (ApiState::Submitted, at);
+        }
+        match self.body_complete.get() {
+            Some(at) => (ApiState::Preparing, at),
+            None => (ApiState::Receiving, self.arrived),
+        }
+    }
+
+    /// Its sequences as they are, in order; none before the engine is to have them.
     pub fn sequences(&self) -> impl Iterator<Item = SequenceView> {
-        self.core_slots().iter().map(|slot| slot.live.view())
+        self.core_slots().iter().filter_map(|slot| slot.live.view())
     }
 
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
 
-    #[inline]
-    pub(crate) fn show_core(&self, index: u32, event: &CoreEvent) {
-        if let Some(slot) = self.core_slots().get(index as usize) {
-            slot.live.show(event);
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+
+    /// The records of the flight recorder that the request takes.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        let of_sequences = self.core_slots().iter().filter_map(|slot| slot.flight.as_ref());
+        self.flight.iter().map(RequestRecord::claim).chain(of_sequences)
+    }
+
+    fn show_state(&self, state: ApiState, at: MonoNs) {
+        if let Some(flight) = &self.flight {
+            flight.show_state(state, at);
         }
     }
 
@@ -244,6 +290,7 @@ impl OpenJourney {
     }
 
     pub(crate) fn deposit_api(&self, record: ApiRecord) {
+        self.cell.show_state(ApiState::Abandoned, record.ended);
         let _ = self.cell.api.set(record);
         self.part_ended();
     }
@@ -265,11 +312,6 @@ impl OpenJourney {
     /// Opens the core spans of this request, once.
     fn open_cores(&self, sequences: &[(u32, u32)], opened: MonoNs) -> Vec<CoreSpan> {
         let cell = &self.cell;
-        let slot = |&(prefill_total, decode_max): &(u32, u32)| CoreSlot {
-            live: LiveSequence::new(prefill_total, decode_max, opened),
-            record: OnceLock::new(),
-        };
-        let slots = sequences.iter().map(slot).collect();
         let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
         // A journey whose API part has ended and has no core part is already on its way out.
         let reserve = |open: u32| if open == 0 { None } else { open.checked_add(count) };
@@ -278,16 +320,26 @@ impl OpenJourney {
         {
             return Vec::new();
         }
-        if cell.cores.set(slots).is_err() {
+        // From here on the cell is not complete, so what it takes of the flight recorder is given back.
+        let slots = (0..count).zip(sequences).map(|(index, &(prefill_total, decode_max))| {
+            let (words, flight) = self.tracer.sequence_words();
+            let key = SequenceKey { request: cell.key, index };
+            let live = LiveSequence::begin(words, key, prefill_total, decode_max, opened);
+            CoreSlot { live, flight, record: OnceLock::new() }
+        });
+        if let Err(slots) = cell.cores.set(slots.collect()) {
+            slots.iter().filter_map(|slot| slot.flight.as_ref()).for_each(|claim| self.tracer.release(claim));
             (0..count).for_each(|_| self.part_ended());
             return Vec::new();
         }
         let prefill_total = sequences.iter().map(|(prefill, _)| u64::from(*prefill)).sum();
         cell.prefill_total.store(prefill_total, Ordering::Relaxed);
-        (0..count)
-            .zip(sequences)
-            .map(|(index, &(prefill_total, decode_max))| {
-                CoreSpan::open(self.clone(), index, prefill_total, decode_max, opened)
+        let slots = (0..count).zip(cell.core_slots()).zip(sequences);
+        slots
+            .map(|((index, slot), &(prefill_total, decode_max))| {
+                let record = CoreRecord::new(prefill_total, decode_max, opened);
+                let record = cell.is_recorded.then(|| Box::new(record));
+                CoreSpan::open(self.clone(), slot.live.clone(), index, record)
             })
             .collect()
     }
@@ -326,15 +378,21 @@ impl JourneyHandle {
 
     /// The response id is known.
     pub fn identified(&self, label: &RequestLabel) {
-        if let Some(cell) = self.cell() {
-            let _ = cell.label.set(label.clone());
+        if let Some(cell) = self.cell()
+            && cell.label.set(label.clone()).is_ok()
+            && let Some(flight) = &cell.flight
+        {
+            flight.show_label(label.as_str());
         }
     }
 
     /// The request has been parsed.
     pub fn described(&self, attributes: impl FnOnce() -> RequestAttributes) {
         if let Some(cell) = self.cell() {
-            let _ = cell.attributes.set(attributes());
+            let asked = cell.attributes.get_or_init(attributes);
+            if let Some(flight) = &cell.flight {
+                flight.show_model(&asked.request_model);
+            }
         }
     }
 
@@ -342,6 +400,7 @@ impl JourneyHandle {
     pub fn body_complete(&self, at: MonoNs) {
         if let Some(cell) = self.cell() {
             cell.body_complete.set(at);
+            cell.show_state(ApiState::Preparing, at);
         }
     }
 
@@ -357,6 +416,7 @@ impl JourneyHandle {
     pub fn handed_to_core(&self, at: MonoNs) {
         if let Some(cell) = self.cell() {
             cell.handoff.set(at);
+            cell.show_state(ApiState::Submitted, at);
         }
     }
 

@@ -51,7 +51,7 @@ impl Clock for SystemClock {
 ///
 /// Because every wall-clock time is derived through the same pair, a clock that is stepped while the
 /// process runs cannot produce a negative interval.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallAnchor {
     mono: MonoNs,
     unix_ns: u64,

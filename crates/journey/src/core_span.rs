@@ -7,34 +7,42 @@
 use crate::cell::OpenJourney;
 use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
+use crate::live::{LiveSequence, SequenceKey};
 use crate::{CoreLedger, MonoNs};
 
 /// The right and duty to end one `llm_core` span. Travels with the sequence; ends when it is dropped.
 #[derive(Debug)]
 pub struct CoreSpan {
     journey: OpenJourney,
+    live: LiveSequence,
     index: u32,
+    is_open: bool,
+    /// `None` of a request that is only shown while it lives.
     record: Option<Box<CoreRecord>>,
 }
 
 impl CoreSpan {
     pub(crate) fn open(
         journey: OpenJourney,
+        live: LiveSequence,
         index: u32,
-        prefill_total: u32,
-        decode_max: u32,
-        opened: MonoNs,
+        record: Option<Box<CoreRecord>>,
     ) -> Self {
-        let record = CoreRecord::new(prefill_total, decode_max, opened);
-        Self { journey, index, record: Some(Box::new(record)) }
+        Self { journey, live, index, is_open: true, record }
+    }
+
+    /// Names the sequence in this process.
+    #[must_use]
+    pub fn key(&self) -> SequenceKey {
+        SequenceKey { request: self.journey.cell().key(), index: self.index }
     }
 
     /// Appends an event. Bounded time; allocates only beyond the usual number of events, and no more than
     /// a bounded amount.
     #[inline]
     pub fn record(&mut self, event: CoreEvent) {
+        self.live.show(&event);
         if let Some(record) = &mut self.record {
-            self.journey.cell().show_core(self.index, &event);
             record.push(event);
         }
     }
@@ -61,6 +69,13 @@ impl CoreSpan {
         }
     }
 
+    /// Shows how far the sequence has come by a step that ended at `at`; `decodes` when that gave a token. Leaves
+    /// nothing in the span.
+    #[inline]
+    pub fn advance(&self, progress: Progress, decodes: bool, at: MonoNs) {
+        self.live.advance(progress, decodes, at);
+    }
+
     /// Ends the span with its FINISHED event. The ledger is what the events tell.
     pub fn finish(mut self, event: CoreEvent) {
         debug_assert!(matches!(event.kind, CoreEventKind::Finished { .. }));
@@ -79,12 +94,14 @@ impl CoreSpan {
     /// Takes the span back before the engine has accepted the sequence: it will not be part of the journey.
     pub fn withdraw(mut self) {
         self.record = None;
-        self.journey.part_ended();
+        self.deposit();
     }
 
     fn deposit(&mut self) {
-        if let Some(record) = self.record.take() {
-            self.journey.deposit_core(self.index, record);
+        self.is_open = false;
+        match self.record.take() {
+            Some(record) => self.journey.deposit_core(self.index, record),
+            None => self.journey.part_ended(),
         }
     }
 }
@@ -93,21 +110,28 @@ impl Drop for CoreSpan {
     /// The other end: whoever held the sequence lost it, so it was aborted. Keeps the rules of a core span
     /// (QUEUED first, FINISHED last) even if the scheduler never saw the sequence.
     fn drop(&mut self) {
-        let Some(record) = &self.record else { return };
-        if record.finish_status().is_none() {
-            let (at, last) = (self.journey.now(), record.events.last());
-            let ended = CoreEvent {
-                kind: CoreEventKind::Finished { status: FinishStatus::Aborted },
-                at: last.map_or(at.max(record.opened), |last| last.at.max(at)),
-                step: last.map_or(0, |last| last.step),
-                phase: last.map_or(Phase::Waiting, |last| last.phase),
-                progress: last.map_or(Progress::default(), |last| last.progress),
-                num_preemptions: last.map_or(0, |last| last.num_preemptions),
-            };
-            if record.events.is_empty() {
-                self.record(CoreEvent { kind: CoreEventKind::Queued, ..ended.clone() });
+        if !self.is_open {
+            return;
+        }
+        let at = self.journey.now();
+        match &self.record {
+            None => self.live.end(at),
+            Some(record) if record.finish_status().is_none() => {
+                let last = record.events.last();
+                let ended = CoreEvent {
+                    kind: CoreEventKind::Finished { status: FinishStatus::Aborted },
+                    at: last.map_or(at.max(record.opened), |last| last.at.max(at)),
+                    step: last.map_or(0, |last| last.step),
+                    phase: last.map_or(Phase::Waiting, |last| last.phase),
+                    progress: last.map_or(Progress::default(), |last| last.progress),
+                    num_preemptions: last.map_or(0, |last| last.num_preemptions),
+                };
+                if record.events.is_empty() {
+                    self.record(CoreEvent { kind: CoreEventKind::Queued, ..ended.clone() });
+                }
+                self.record(ended);
             }
-            self.record(ended);
+            Some(_) => {}
         }
         self.deposit();
     }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod api_span;
+mod board;
 mod cell;
 mod clock;
 mod context;
@@ -20,16 +21,21 @@ mod describe;
 mod describe_steps;
 mod duration;
 mod event;
+mod free_stack;
 mod keep_rules;
 mod ledger;
 mod live;
+mod recorder;
+mod recording;
 mod registry;
 mod sampling;
 pub mod schema;
 mod steps;
 mod tracer;
+mod words;
 
 pub use api_span::{ApiEnding, ApiRecord, ApiSpan, RequestAttributes, Usage};
+pub use board::{EngineBoard, EngineTotals, QueueWaits, StepView, WaitNow};
 pub use cell::{FinishedJourney, JourneyCell, JourneyHandle, TokenAccount};
 pub use clock::{Clock, MonoNs, SystemClock, WallAnchor};
 pub use context::{SpanId, TraceContext, TraceId, TraceResponse};
@@ -47,9 +53,11 @@ pub use keep_rules::{BadKeepRules, KeepRule, KeepRuleKind, KeepRules};
 pub use ledger::{
     CoreLedger, Ledger, LedgerMeter, RequestMoments, StepTimes, StepWork, WaitReason, WaitTimes,
 };
-pub use live::{JourneyState, SequenceState, SequenceView};
+pub use live::{JourneyState, RequestKey, RequestView, SequenceKey, SequenceState, SequenceView};
+pub use recorder::{FLIGHT_VERSION, FlightRecorder, TooLittleMemory};
+pub use recording::{BadRecording, RecordedRequest, RecordedSequence, RecordedWait, Recording};
 pub use sampling::{BadTraceSampler, HeadSampler, InvalidSampleRate, SamplingPolicy, TraceSampler};
 pub use steps::{
     MAX_STEP_EVENTS, RequestSnapshot, StepDetail, StepSampling, StepSink, StepSpan, StepSummary, StepTracer,
 };
-pub use tracer::{Admission, FanOut, IncomingHeaders, JourneySink, Tracer, TracerCounters};
+pub use tracer::{Admission, FanOut, IncomingHeaders, JourneySink, LiveTracing, Tracer, TracerCounters};

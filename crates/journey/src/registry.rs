@@ -3,12 +3,13 @@
 //! HOT PATH: [`Registry::remove`] runs on the thread that ends a journey, the engine's included. It exchanges
 //! a pointer and puts a number on a stack: no lock, no wait, no allocation but once per thread by `arc-swap`.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
 use crate::cell::JourneyCell;
+use crate::free_stack::FreeStack;
 
 /// Places of the first segment; each further one has twice as many.
 const FIRST_SEGMENT: u32 = 256;
@@ -23,8 +24,8 @@ pub(crate) struct Place(u32);
 #[derive(Debug, Default)]
 struct Slot {
     cell: ArcSwapOption<JourneyCell>,
-    /// While the slot is free: the number of the next free one plus one, or 0.
-    next_free: AtomicU32,
+    /// While the slot is free: what lies below it on the stack of free ones.
+    below: AtomicU32,
 }
 
 /// Every recorded request whose journey is not complete. Slots are used again and never given back, so the
@@ -34,16 +35,14 @@ pub(crate) struct Registry {
     segments: [OnceLock<Box<[Slot]>>; SEGMENTS],
     /// Slots that were ever used.
     used: AtomicU32,
-    /// The top of the stack of free slots, as its number plus one, below a count of changes that makes an
-    /// exchange fail when the stack has changed and changed back in between.
-    free: AtomicU64,
+    free: FreeStack,
 }
 
 impl Registry {
     /// Reserves a place; `None` when there are absurdly many.
     pub(crate) fn reserve(&self) -> Option<Place> {
-        if let Some(place) = self.pop_free() {
-            return Some(place);
+        if let Some(number) = self.free.pop(|number| self.slot(number).map(|slot| &slot.below)) {
+            return Some(Place(number));
         }
         let more = |used: u32| (used < CAPACITY).then_some(used + 1);
         let number = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
@@ -66,15 +65,7 @@ impl Registry {
     pub(crate) fn remove(&self, place: Place) {
         let Some(slot) = self.slot(place.0) else { return };
         slot.cell.store(None);
-        let mut head = self.free.load(Ordering::Acquire);
-        loop {
-            slot.next_free.store(top(head), Ordering::Relaxed);
-            let new = changed(head, place.0 + 1);
-            match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
-                Err(current) => head = current,
-            }
-        }
+        self.free.push(place.0, &slot.below);
     }
 
     /// The requests in flight, in no particular order. One that arrives or ends meanwhile may be among them.
@@ -83,31 +74,10 @@ impl Registry {
         (0..used).filter_map(|number| self.slot(number)?.cell.load_full())
     }
 
-    fn pop_free(&self) -> Option<Place> {
-        let mut head = self.free.load(Ordering::Acquire);
-        loop {
-            let number = top(head).checked_sub(1)?;
-            let next = self.slot(number)?.next_free.load(Ordering::Relaxed);
-            let new = changed(head, next);
-            match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(Place(number)),
-                Err(current) => head = current,
-            }
-        }
-    }
-
     fn slot(&self, number: u32) -> Option<&Slot> {
         let (segment, offset) = position(number);
         self.segments.get(segment)?.get()?.get(offset)
     }
-}
-
-fn top(head: u64) -> u32 {
-    head as u32
-}
-
-fn changed(head: u64, top: u32) -> u64 {
-    ((head >> 32).wrapping_add(1) << 32) | u64::from(top)
 }
 
 /// Segment and offset of a slot. Segment k begins at FIRST_SEGMENT · (2^k − 1).

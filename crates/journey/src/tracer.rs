@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::api_span::ApiSpan;
-use crate::cell::{FinishedJourney, JourneyCell, OpenJourney};
+use crate::board::EngineBoard;
+use crate::cell::{Admitted, FinishedJourney, JourneyCell, OpenJourney};
 use crate::context::TraceResponse;
+use crate::live::{RequestKey, SEQUENCE_WORDS};
+use crate::recorder::{Claim, FlightRecorder};
 use crate::registry::Registry;
+use crate::words::Words;
 use crate::{Clock, KeepRuleKind, MonoNs, SamplingPolicy, SpanId, TraceContext};
 
 /// Takes finished journeys. Called on whichever thread ended the journey, the engine's included.
@@ -59,7 +63,7 @@ pub struct IncomingHeaders<'a> {
 /// What became of a request's arrival.
 #[derive(Debug)]
 pub struct Admission {
-    /// The span, when the request is recorded.
+    /// The span, when the request is recorded or shown while it lives.
     pub span: Option<ApiSpan>,
     /// The value of the `traceresponse` header.
     pub traceresponse: TraceResponse,
@@ -132,13 +136,58 @@ pub(crate) struct TracerShared {
     sink: Arc<dyn JourneySink>,
     counters: TracerCounters,
     registry: Registry,
+    live: LiveTracing,
+    board: EngineBoard,
+    last_key: AtomicU64,
+}
+
+/// How requests are shown while they live.
+#[derive(Debug, Default)]
+pub struct LiveTracing {
+    /// Takes every request that was in flight, recorded or not, when its journey is complete. With it every request
+    /// is shown; without it those that are not recorded are not. The same rules hold for it as for any sink.
+    pub ends: Option<Arc<dyn JourneySink>>,
+    /// Where their state lies, so that it outlives the process. Every request is shown there.
+    pub recorder: Option<FlightRecorder>,
+}
+
+impl LiveTracing {
+    fn shows_all(&self) -> bool {
+        self.ends.is_some() || self.recorder.is_some()
+    }
 }
 
 impl TracerShared {
+    /// Words for what is shown of a sequence.
+    pub(crate) fn sequence_words(&self) -> (Words<SEQUENCE_WORDS>, Option<Claim>) {
+        let recorded = self.live.recorder.as_ref().and_then(FlightRecorder::sequence_words);
+        recorded.map_or_else(|| (Words::zeros(), None), |(words, claim)| (words, Some(claim)))
+    }
+
+    pub(crate) fn release(&self, claim: &Claim) {
+        if let Some(recorder) = &self.live.recorder {
+            recorder.release(claim);
+        }
+    }
+
+    fn offer(&self, sink: &dyn JourneySink, journey: FinishedJourney) {
+        // This is the engine's thread or a request's, perhaps in the middle of unwinding.
+        if catch_unwind(AssertUnwindSafe(|| sink.accept(journey))).is_err() {
+            self.counters.sink_panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes a complete journey out of the registry and decides whether it is kept, both spans or neither.
     pub(crate) fn hand_over(&self, journey: FinishedJourney) {
         if let Some(place) = journey.cell().place() {
             self.registry.remove(place);
+        }
+        journey.cell().claims().for_each(|claim| self.release(claim));
+        if let Some(ends) = &self.live.ends {
+            self.offer(&**ends, journey.clone());
+        }
+        if !journey.cell().is_recorded() {
+            return;
         }
         let is_kept = if journey.cell().head_sampled() {
             self.counters.kept_by_head.fetch_add(1, Ordering::Relaxed);
@@ -151,9 +200,8 @@ impl TracerShared {
             false
         };
         self.counters.completed.fetch_add(1, Ordering::Release);
-        // This is the engine's thread or a request's, perhaps in the middle of unwinding.
-        if is_kept && catch_unwind(AssertUnwindSafe(|| self.sink.accept(journey))).is_err() {
-            self.counters.sink_panics.fetch_add(1, Ordering::Relaxed);
+        if is_kept {
+            self.offer(&*self.sink, journey);
         }
     }
 }
@@ -169,7 +217,21 @@ impl Tracer {
     /// too: its rate and no tail rules.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, policy: impl Into<SamplingPolicy>, sink: Arc<dyn JourneySink>) -> Self {
+        Self::with_live_view(clock, policy, sink, LiveTracing::default())
+    }
+
+    /// A tracer that besides shows requests while they live.
+    #[must_use]
+    pub fn with_live_view(
+        clock: Arc<dyn Clock>,
+        policy: impl Into<SamplingPolicy>,
+        sink: Arc<dyn JourneySink>,
+        live: LiveTracing,
+    ) -> Self {
         let shared = TracerShared {
+            board: live.recorder.as_ref().map(FlightRecorder::board).unwrap_or_default(),
+            live,
+            last_key: AtomicU64::new(0),
             clock,
             policy: ArcSwap::from_pointee(policy.into()),
             sink,
@@ -183,7 +245,8 @@ impl Tracer {
     ///
     /// A caller that sent an unsampled context is not sampled by the head; otherwise the policy decides by
     /// trace id. With tail rules every request is recorded, whatever the head said; `traceresponse` says what
-    /// the head said. A request that is not recorded costs the decision and nothing else.
+    /// the head said. A request that is not recorded costs the decision and nothing else, unless it is shown while
+    /// it lives.
     #[must_use]
     pub fn admit(&self, incoming: IncomingHeaders<'_>, route: &str, arrived: MonoNs) -> Admission {
         let shared = &self.shared;
@@ -197,11 +260,21 @@ impl Tracer {
         let traceresponse = context.traceresponse(span_id, head_sampled);
         if !is_recorded {
             shared.counters.sampled_out.fetch_add(1, Ordering::Relaxed);
-            return Admission { span: None, traceresponse };
+            if !shared.live.shows_all() {
+                return Admission { span: None, traceresponse };
+            }
+        } else {
+            shared.counters.recorded.fetch_add(1, Ordering::Relaxed);
         }
-        shared.counters.recorded.fetch_add(1, Ordering::Relaxed);
+        let key = RequestKey(shared.last_key.fetch_add(1, Ordering::Relaxed) + 1);
+        let flight = shared
+            .live
+            .recorder
+            .as_ref()
+            .and_then(|recorder| recorder.begin_request(key, context.trace_id, span_id, route, arrived));
         let place = shared.registry.reserve();
-        let cell = Arc::new(JourneyCell::new(head_sampled, place, context, span_id, route, arrived));
+        let admitted = Admitted { key, is_recorded, head_sampled, place, span_id, flight };
+        let cell = Arc::new(JourneyCell::new(admitted, context, route, arrived));
         if let Some(place) = place {
             shared.registry.insert(place, &cell);
         }
@@ -221,7 +294,20 @@ impl Tracer {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// The recorded requests in flight, in no particular order. One that arrives or ends meanwhile may be
+    /// Where the engine shows what it does and why those in its queue wait.
+    #[must_use]
+    pub fn board(&self) -> &EngineBoard {
+        &self.shared.board
+    }
+
+    /// The flight recorder, when there is one.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&FlightRecorder> {
+        self.shared.live.recorder.as_ref()
+    }
+
+    /// The requests in flight that are shown, in no particular order: all, or with no live view the recorded ones.
+    /// One that arrives or ends meanwhile may be
     /// among them. Whoever holds a cell keeps its memory and nothing else.
     pub fn in_flight(&self) -> impl Iterator<Item = Arc<JourneyCell>> {
         self.shared.registry.iter()

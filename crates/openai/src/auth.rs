@@ -11,7 +11,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::error::ApiError;
 use crate::server::SharedState;
 
-/// What needs no key, so that load balancers and scrapers work. Everything else does, a new route too.
+/// What needs no key, so that load balancers and scrapers work. Everything else does, a new route too, unless the
+/// router that it is in is merged as an open one.
 const OPEN: &[&str] = &["/health", "/ping", "/version", "/metrics", "/openapi.json"];
 
 /// Lets a request pass that presents a key, or does not need one.

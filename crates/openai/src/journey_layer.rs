@@ -32,7 +32,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Paths that say how the server is; they get no span.
-const HOUSEKEEPING: &[&str] = &["/health", "/ping", "/version", "/metrics", "/v1/models", "/openapi.json"];
+const HOUSEKEEPING: &[&str] =
+    &["/health", "/ping", "/version", "/metrics", "/v1/models", "/openapi.json", "/journeys"];
 
 /// Longest path that is recorded where no route matched, in bytes.
 const MAX_PATH_BYTES: usize = 256;

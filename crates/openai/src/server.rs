@@ -155,6 +155,11 @@ impl Server {
 
     /// The same with further routes, which are traced and protected like the others.
     pub fn router_with(&self, more: Router) -> Router {
+        self.router_with_open(more, Router::new())
+    }
+
+    /// The same with further routes that need no key, in `open`.
+    pub fn router_with_open(&self, more: Router, open: Router) -> Router {
         let authenticated = middleware::from_fn_with_state(Arc::clone(&self.state), require_api_key);
         routes::router()
             .with_state(Arc::clone(&self.state))
@@ -162,6 +167,7 @@ impl Server {
             .fallback(routes::not_found)
             .method_not_allowed_fallback(routes::method_not_allowed)
             .layer(authenticated)
+            .merge(open.method_not_allowed_fallback(routes::method_not_allowed))
             .layer(middleware::from_fn_with_state(Arc::clone(&self.state), require_small_head))
             // Outermost, so that every request is in it, whatever the others do with it.
             .layer(self.layer.clone())

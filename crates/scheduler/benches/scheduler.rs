@@ -3,10 +3,14 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use wayfare_engine::{EngineRequest, FinishReason, RequestId, SequenceOutput, TokenId};
-use wayfare_journey::{MonoNs, RequestLabel};
+use wayfare_journey::{
+    FinishedJourney, FlightRecorder, HeadSampler, IncomingHeaders, JourneySink, LiveTracing, MonoNs,
+    RequestLabel, SystemClock, Tracer, WallAnchor,
+};
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
 use wayfare_testkit::greedy;
 
@@ -27,6 +31,24 @@ fn request(id: u64, prompt: &Arc<[TokenId]>, max_tokens: u32) -> EngineRequest {
     }
 }
 
+#[derive(Debug)]
+struct Nowhere;
+
+impl JourneySink for Nowhere {
+    fn accept(&self, _: FinishedJourney) {}
+}
+
+/// A tracer that records this share of the requests and shows all of them, in a flight recorder if it has one.
+fn live_tracer(sample_rate: f64, has_recorder: bool) -> Tracer {
+    let recorder = has_recorder.then(|| {
+        let memory = (0..FlightRecorder::bytes(4_096) / 8).map(|_| AtomicU64::new(0)).collect();
+        FlightRecorder::begin(Box::leak(memory), 1, MonoNs(1), WallAnchor::new(MonoNs(1), 1)).unwrap()
+    });
+    let live = LiveTracing { ends: Some(Arc::new(Nowhere)), recorder };
+    let sampler = HeadSampler::new(sample_rate).unwrap();
+    Tracer::with_live_view(Arc::new(SystemClock), sampler, Arc::new(Nowhere), live)
+}
+
 fn scheduler(max_num_seqs: u32, num_kv_blocks: u32) -> Scheduler {
     let sizes = SchedulerConfig::with_sizes(max_num_seqs, 8192, MAX_MODEL_LEN, BLOCK_SIZE, num_kv_blocks);
     Scheduler::new(SchedulerConfig { prefix_caching: Some([1, 2]), ..sizes }).unwrap()
@@ -41,10 +63,11 @@ struct Steady {
     outputs: Vec<SequenceOutput>,
     now: MonoNs,
     id: u64,
+    tracer: Option<Tracer>,
 }
 
 impl Steady {
-    fn new(running: u32, waiting: u32) -> Self {
+    fn new(running: u32, waiting: u32, tracer: Option<Tracer>) -> Self {
         // Enough for all of them to grow for a long time.
         let blocks = running * (10_000 / BLOCK_SIZE) + 1;
         let mut steady = Self {
@@ -55,7 +78,11 @@ impl Steady {
             outputs: Vec::with_capacity(running as usize),
             now: MonoNs(1_000),
             id: 0,
+            tracer,
         };
+        if let Some(tracer) = &steady.tracer {
+            steady.scheduler.show_on(tracer.board().clone());
+        }
         steady.fill();
         steady
     }
@@ -64,7 +91,12 @@ impl Steady {
         for _ in 0..self.running + self.waiting {
             // Each with a prompt of its own.
             let prompt: Arc<[TokenId]> = (0..100).map(|index| index + 1_000 * self.id as u32).collect();
-            self.scheduler.add(request(self.id, &prompt, 4_000), self.now).unwrap();
+            let mut request = request(self.id, &prompt, 4_000);
+            request.core_span = self.tracer.as_ref().and_then(|tracer| {
+                let span = tracer.admit(IncomingHeaders::default(), "/bench", self.now).span.unwrap();
+                span.handle().open_cores(&[(100, 4_000)], self.now).pop()
+            });
+            self.scheduler.add(request, self.now).unwrap();
             self.id += 1;
         }
         while self.outputs.len() < self.running as usize {
@@ -91,8 +123,24 @@ impl Steady {
 
 fn steps(criterion: &mut Criterion) {
     for (running, waiting) in [(32, 0), (256, 0), (256, 10_000), (1024, 0)] {
-        let mut steady = Steady::new(running, waiting);
+        let mut steady = Steady::new(running, waiting, None);
         criterion.bench_function(&format!("step/{running} running, {waiting} waiting"), |bencher| {
+            bencher.iter(|| steady.step());
+        });
+    }
+}
+
+/// What it costs a step that its requests can be watched. To be compared with each other within one run.
+fn shown_steps(criterion: &mut Criterion) {
+    let tracers = [
+        ("nobody looks", None),
+        ("shown", Some(live_tracer(0.0, false))),
+        ("recorded and shown", Some(live_tracer(1.0, false))),
+        ("recorded and in the flight recorder", Some(live_tracer(1.0, true))),
+    ];
+    for (name, tracer) in tracers {
+        let mut steady = Steady::new(256, 16, tracer);
+        criterion.bench_function(&format!("step/256 running, 16 waiting, {name}"), |bencher| {
             bencher.iter(|| steady.step());
         });
     }
@@ -133,5 +181,5 @@ fn prefix_lookup(criterion: &mut Criterion) {
     assert_eq!(left, BLOCK_SIZE, "all but the last block is known");
 }
 
-criterion_group!(benches, steps, prefix_lookup);
+criterion_group!(benches, steps, shown_steps, prefix_lookup);
 criterion_main!(benches);

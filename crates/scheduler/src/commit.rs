@@ -59,7 +59,22 @@ impl Scheduler {
             let sequences = &self.sequences;
             self.running.retain(|slot| sequences.contains(*slot));
         }
+        if self.board.is_some() {
+            self.show_progress(now);
+        }
         self.plan.clear();
+    }
+
+    /// Shows how far the sequences of the step have come. Out of line, so that a step that nobody looks at is the
+    /// same code whether it could be shown or not.
+    #[inline(never)]
+    fn show_progress(&self, now: MonoNs) {
+        for planned in &self.plan.sequences {
+            let sequence = self.sequences.get(planned.slot).filter(|sequence| sequence.id == planned.id);
+            if let Some(sequence) = sequence {
+                sequence.show_progress(planned.samples, now);
+            }
+        }
     }
 
     /// Ends every sequence of the step that was planned last, because it could not be computed.
@@ -87,6 +102,9 @@ impl Scheduler {
         let previous_end = self.previous_end;
         if !plan.is_empty() {
             self.previous_end = now;
+        }
+        if let Some(board) = &self.board {
+            board.end_step(now);
         }
         StepTimes::new(previous_end, plan.started, now, plan.prefill_tokens, plan.total_tokens)
     }

@@ -9,7 +9,7 @@
 //! compute the same tokens over and over.
 
 use wayfare_engine::{RequestId, SamplingParams, SchedulingPolicy, TokenId};
-use wayfare_journey::{CoreEventKind, MonoNs, ScheduleKind, WaitReason};
+use wayfare_journey::{CoreEventKind, MonoNs, QueueWaits, ScheduleKind, WaitNow, WaitReason};
 
 use crate::BlockId;
 use crate::scheduler::{Scheduler, Slot};
@@ -103,6 +103,9 @@ impl Scheduler {
         self.plan.clear();
         self.plan.step = self.step;
         self.plan.started = now;
+        if let Some(board) = &self.board {
+            board.begin_step(self.step, now);
+        }
         self.pool.begin_step(now);
         self.settle_waits(now);
         let pauses_all = self.pause.as_ref().is_some_and(|pause| pause.holds_running);
@@ -355,6 +358,7 @@ impl Scheduler {
         let Some(head) = self.waiting.first() else {
             let nothing = WaitReason::NextStep;
             self.queue_clock.set_obstacle(Obstacle { head: nothing, rest: nothing }, None);
+            self.show_waits(nothing, nothing, None, None);
             return;
         };
         let rest = match head_reason {
@@ -365,7 +369,8 @@ impl Scheduler {
         };
         let head_id = self.sequences[head].id;
         self.queue_clock.set_obstacle(Obstacle { head: head_reason, rest }, Some((head, head_id)));
-        if let Some(blocker) = self.blocker(head_reason, head) {
+        let blocker = self.blocker(head_reason, head);
+        if let Some(blocker) = blocker {
             let blamed = &self.sequences[blocker];
             self.queue_clock.blame(head_reason, blamed.id, &blamed.label, self.step);
         }
@@ -373,6 +378,27 @@ impl Scheduler {
             let blamed = &self.sequences[head];
             self.queue_clock.blame(rest, blamed.id, &blamed.label, self.step);
         }
+        self.show_waits(head_reason, rest, Some(head), blocker);
+    }
+
+    /// Shows on the board why those in the queue wait; `blocker` stands in the way of the first of them.
+    fn show_waits(
+        &self,
+        head_reason: WaitReason,
+        rest: WaitReason,
+        head: Option<Slot>,
+        blocker: Option<Slot>,
+    ) {
+        let Some(board) = &self.board else { return };
+        let key = |slot: Slot| self.sequences[slot].live_key();
+        let request = |slot: Option<Slot>| slot.and_then(key).map(|key| key.request);
+        let rest_blocker = if rest == WaitReason::HeadOfLine { head } else { blocker };
+        board.show_waits(&QueueWaits {
+            step: self.step,
+            head: head.and_then(key),
+            head_wait: WaitNow { reason: head_reason, blocker: request(blocker) },
+            rest_wait: WaitNow { reason: rest, blocker: request(rest_blocker) },
+        });
     }
 
     /// The running sequence that stands in the way of the first in the queue, where it is one alone.

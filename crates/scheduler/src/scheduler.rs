@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use wayfare_engine::{
     BlockLife, EngineRequest, EngineStats, FinishReason, RequestId, SequenceOutput, Terminator,
 };
-use wayfare_journey::{CoreEventKind, MonoNs, RequestLabel, WaitReason};
+use wayfare_journey::{CoreEventKind, EngineBoard, MonoNs, RequestLabel, WaitReason};
 
 use crate::block_pool::BlockPool;
 use crate::control::Pause;
@@ -64,6 +64,8 @@ pub struct Scheduler {
     pub(crate) queue_clock: QueueClock,
     pub(crate) pause: Option<Pause>,
     pub(crate) totals: EngineStats,
+    /// Where it shows what it does, when anybody may look.
+    pub(crate) board: Option<EngineBoard>,
 }
 
 impl Scheduler {
@@ -91,7 +93,13 @@ impl Scheduler {
             queue_clock: QueueClock::new(),
             pause: None,
             totals: EngineStats::default(),
+            board: None,
         })
+    }
+
+    /// Shows on a board, from now on, which step is computed and why those in the queue wait.
+    pub fn show_on(&mut self, board: EngineBoard) {
+        self.board = Some(board);
     }
 
     /// Puts a sequence at its place in the waiting queue.

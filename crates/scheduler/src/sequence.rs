@@ -8,7 +8,7 @@ use wayfare_engine::{
 };
 use wayfare_journey::{
     CoreEvent, CoreEventKind, CoreSpan, FinishStatus, LedgerMeter, MonoNs, Phase, Progress, RequestLabel,
-    StepTimes, StepWork,
+    SequenceKey, StepTimes, StepWork,
 };
 
 use crate::BlockId;
@@ -214,6 +214,23 @@ impl Sequence {
         self.core_span.is_some()
     }
 
+    /// By what the live view names it, when it is traced.
+    pub(crate) fn live_key(&self) -> Option<SequenceKey> {
+        self.core_span.as_ref().map(CoreSpan::key)
+    }
+
+    /// Shows what a step has computed; `decodes` when that gave a token.
+    #[inline]
+    pub(crate) fn show_progress(&self, decodes: bool, at: MonoNs) {
+        if let Some(span) = &self.core_span {
+            span.advance(self.progress(), decodes, at);
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { prefill_done: self.ever_computed.min(self.prompt_len), decode_done: self.num_output() }
+    }
+
     #[inline]
     pub(crate) fn record(&mut self, kind: CoreEventKind, step: u64, at: MonoNs) {
         if self.core_span.is_some() {
@@ -232,10 +249,7 @@ impl Sequence {
     }
 
     fn event(&self, kind: CoreEventKind, step: u64, at: MonoNs) -> CoreEvent {
-        let progress = Progress {
-            prefill_done: self.ever_computed.min(self.prompt_len),
-            decode_done: self.num_output(),
-        };
+        let progress = self.progress();
         let num_preemptions = self.num_preemptions;
         CoreEvent { kind, at, step, phase: self.phase(), progress, num_preemptions }
     }

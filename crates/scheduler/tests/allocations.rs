@@ -1,12 +1,14 @@
-//! A step of running sequences does not allocate, traced or not. In a binary of its own, because it counts what
+//! A step of running sequences does not allocate, traced or not, shown or not. In a binary of its own, because it counts what
 //! the whole process allocates.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use wayfare_engine::{EngineRequest, RequestId, SequenceOutput, TokenId};
 use wayfare_journey::{
-    FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel, SystemClock, Tracer,
+    FinishedJourney, FlightRecorder, HeadSampler, IncomingHeaders, JourneySink, LiveTracing, MonoNs,
+    RequestLabel, SystemClock, Tracer, WallAnchor,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
 use wayfare_testkit::{CountingAllocator, greedy};
@@ -48,6 +50,9 @@ fn request(id: u64, tracer: Option<&Tracer>) -> EngineRequest {
 fn allocations_of_decoding(tracer: Option<&Tracer>, waiting: u64) -> u64 {
     let sizes = SchedulerConfig::with_sizes(64, 2048, 4096, 16, 2000);
     let mut scheduler = Scheduler::new(SchedulerConfig { prefix_caching: Some([1, 2]), ..sizes }).unwrap();
+    if let Some(tracer) = tracer {
+        scheduler.show_on(tracer.board().clone());
+    }
     (0..SEQUENCES + waiting).for_each(|id| scheduler.add(request(id, tracer), MonoNs(1)).unwrap());
     let tokens: Vec<TokenId> = vec![7; SEQUENCES as usize];
     let mut outputs: Vec<SequenceOutput> = Vec::with_capacity(tokens.len());
@@ -63,9 +68,20 @@ fn allocations_of_decoding(tracer: Option<&Tracer>, waiting: u64) -> u64 {
 
 #[test]
 fn a_steady_step_does_not_allocate() {
-    let tracer = Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), Arc::new(Nowhere));
+    let memory = (0..FlightRecorder::bytes(4_000) / 8).map(|_| AtomicU64::new(0)).collect();
+    let (clock, anchor) = (Arc::new(SystemClock), WallAnchor::new(MonoNs(1), 1));
+    let recorder = FlightRecorder::begin(Box::leak(memory), 1, MonoNs(1), anchor).unwrap();
+    let with = |rate, live| {
+        Tracer::with_live_view(clock.clone(), HeadSampler::new(rate).unwrap(), Arc::new(Nowhere), live)
+    };
+    let ends = || Some(Arc::new(Nowhere) as _);
+    let recorded = with(1.0, LiveTracing::default());
+    let only_shown = with(0.0, LiveTracing { ends: ends(), recorder: None });
+    let in_the_recorder = with(1.0, LiveTracing { ends: ends(), recorder: Some(recorder) });
     for waiting in [0, 1_000] {
         assert_eq!(allocations_of_decoding(None, waiting), 0);
-        assert_eq!(allocations_of_decoding(Some(&tracer), waiting), 0);
+        for tracer in [&recorded, &only_shown, &in_the_recorder] {
+            assert_eq!(allocations_of_decoding(Some(tracer), waiting), 0);
+        }
     }
 }

@@ -11,7 +11,7 @@ use wayfare_engine_local::{
     EngineOptions as LocalEngineOptions, Executor, FailurePlan, LocalEngine, QueueLimits, RefusingEngine,
     SamplingExecutor, SimulatedExecutor, StepTracing,
 };
-use wayfare_journey::Clock;
+use wayfare_journey::{Clock, EngineBoard};
 use wayfare_journey_otlp::EngineDescription;
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
@@ -70,11 +70,12 @@ impl Backend {
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
         steps: Option<StepTracing>,
+        board: Option<EngineBoard>,
     ) -> Result<(RunningEngine, TextFiles)> {
         match self {
             Backend::Local(backend) => {
                 let failures = backend.failures.clone();
-                let (engine, text) = backend.start(sink, clock, steps)?;
+                let (engine, text) = backend.start(sink, clock, steps, board)?;
                 Ok((RunningEngine::Local { engine: Arc::new(engine), failures }, text))
             }
             Backend::Vllm(backend) => {
@@ -83,7 +84,7 @@ impl Backend {
                         "--step-tracing-enabled needs the local engine: vLLM's engine cores do not tell their steps"
                     );
                 }
-                let (running, text) = backend.start(sink);
+                let (running, text) = backend.start(sink, board);
                 Ok((RunningEngine::Vllm(running), text))
             }
         }
@@ -172,8 +173,9 @@ impl LocalBackend {
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
         steps: Option<StepTracing>,
+        board: Option<EngineBoard>,
     ) -> Result<(LocalEngine, TextFiles)> {
-        let options = LocalEngineOptions { queue_limits: self.queue_limits, steps };
+        let options = LocalEngineOptions { queue_limits: self.queue_limits, steps, board };
         let engine = LocalEngine::start(self.config, self.vocab_size, self.executor, sink, clock, options)?;
         Ok((engine, self.text))
     }

@@ -2,6 +2,8 @@
 
 mod chat;
 mod http;
+mod insight;
+mod live;
 mod simulation;
 mod vllm;
 
@@ -17,6 +19,8 @@ use wayfare_journey_otlp::FileRotation;
 
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
+pub(crate) use self::live::LiveOptions;
+pub(crate) use insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
@@ -40,6 +44,12 @@ pub(crate) enum Command {
     /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
     /// server, no model, no waiting.
     Simulate(Box<SimulateOptions>),
+    /// Reads traces and says what they tell: what is missing, how long requests took, where the time went, and why.
+    Explain(Box<ExplainOptions>),
+    /// Compares the traces of two runs, and says which changes are certain.
+    Diff(Box<DiffOptions>),
+    /// Writes traces in the form of another tool.
+    Export(Box<ExportOptions>),
 }
 
 /// Options of `wayfare serve`.
@@ -77,6 +87,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) journey: JourneyOptions,
+
+    #[command(flatten)]
+    pub(crate) live: LiveOptions,
 
     #[command(flatten)]
     pub(crate) steps: StepOptions,
@@ -262,6 +275,11 @@ pub(crate) struct JourneyOptions {
     /// Most bytes of all journeys that are kept in memory.
     #[arg(long, default_value_t = StoreLimits::default().max_bytes, value_name = "BYTES")]
     pub(crate) journey_store_bytes: usize,
+
+    /// Where the page at /journeys links to for the whole trace, with {trace_id} in the place of the id, such as
+    /// http://localhost:16686/trace/{trace_id}. Otherwise it has no such link.
+    #[arg(long, value_name = "URL", value_parser = trace_url_template)]
+    pub(crate) trace_url_template: Option<String>,
 }
 
 /// Step tracing.
@@ -314,6 +332,16 @@ fn closure_interval(text: &str) -> Result<NonZeroU32, String> {
     if (10..=10_000).contains(&steps.get()) { Ok(steps) } else { Err("not from 10 to 10000".to_owned()) }
 }
 
+fn trace_url_template(text: &str) -> Result<String, String> {
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Err("expected a URL that begins with http:// or https://".to_owned());
+    }
+    if !text.contains("{trace_id}") {
+        return Err("expected {trace_id} in it, where the trace's id goes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn time_limit(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("no request is done in no time; leave the option out for no limit".to_owned()),
@@ -336,7 +364,7 @@ mod tests {
     fn every_option_is_in_the_documentation() {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        for name in ["serve", "simulate"] {
+        for name in ["serve", "simulate", "explain", "diff", "export"] {
             let subcommand = command.find_subcommand(name).unwrap();
             let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());
             let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
@@ -357,7 +385,7 @@ mod tests {
         let parse =
             |arguments: &[&str]| match Cli::parse_from([&["wayfare", "serve"], arguments].concat()).command {
                 Command::Serve(options) => options.http,
-                Command::Simulate(_) => unreachable!("it was told to serve"),
+                _ => unreachable!("it was told to serve"),
             };
         let set = |name: &str| Some(format!("key of {name}"));
         assert_eq!(parse(&["--api-key", "a", "b", "--api-key", "c"]).api_keys(set), ["a", "b", "c"]);
@@ -365,6 +393,15 @@ mod tests {
         let only_vllms = |name: &str| set(name).filter(|_| name == "VLLM_API_KEY");
         assert_eq!(parse(&[]).api_keys(only_vllms), ["key of VLLM_API_KEY"]);
         assert_eq!(parse(&[]).api_keys(|_| None), [""; 0]);
+    }
+
+    #[test]
+    fn a_trace_url_is_of_the_web_and_has_a_place_for_the_id() {
+        let jaeger = "http://localhost:16686/trace/{trace_id}";
+        assert_eq!(trace_url_template(jaeger), Ok(jaeger.to_owned()));
+        for bad in ["http://localhost/trace/", "javascript:alert('{trace_id}')", "localhost/{trace_id}", ""] {
+            assert!(trace_url_template(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

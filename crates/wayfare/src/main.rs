@@ -3,6 +3,9 @@
 
 mod backend;
 mod cli;
+mod diff;
+mod explain;
+mod export;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
@@ -16,6 +19,7 @@ mod simulate;
 mod simulation;
 mod telemetry;
 mod telemetry_metrics;
+mod traces;
 mod vllm;
 
 use std::process::ExitCode;
@@ -27,18 +31,22 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a shell sees when the server could not start, or a trace not be replayed.
+/// What a shell sees when the server could not start, or a trace not be replayed or read.
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     logging::init();
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match command {
-        Command::Serve(options) => serve::run(&options),
-        Command::Simulate(options) => simulate::run(&options),
+        Command::Serve(options) => serve::run(&options).map(done),
+        Command::Simulate(options) => simulate::run(&options).map(done),
+        Command::Explain(options) => explain::run(&options).map(done),
+        Command::Diff(options) => diff::run(&options),
+        Command::Export(options) => export::run(&options).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::from(FAILED)

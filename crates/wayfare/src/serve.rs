@@ -10,18 +10,21 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wayfare_console::AboutServer;
 use wayfare_engine::EngineControl;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
+use wayfare_journey_otlp::EngineDescription;
 use wayfare_openai::{
     Server, ServerConfig, ServerLimits, ShutdownHandle, engine_admin_routes, output_channel,
 };
 
 use crate::backend::{Backend, LocalBackend};
-use crate::cli::{AdminOptions, EngineKind, HttpLimitOptions, ServeOptions};
+use crate::cli::{AdminOptions, EngineKind, HttpLimitOptions, JourneyOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
+use crate::model;
 use crate::signals::EndSignals;
+use crate::telemetry::{self, ServerOptions};
 use crate::vllm::{VllmBackend, refuse_vllm_options};
-use crate::{model, telemetry};
 
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -33,7 +36,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions) -> Result<()> {
-    let settings = telemetry::settle(&options.journey, Some(&options.steps))?;
+    let settings = telemetry::settle(
+        &options.journey,
+        Some(ServerOptions { steps: &options.steps, live: &options.live }),
+    )?;
     let argument = model::parse(options.model.as_deref())?;
     let runtime = Runtime::new().context("cannot start the I/O threads")?;
     let tls = tls_acceptor(&options.tls)?;
@@ -69,11 +75,14 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         )?),
     };
     let description = backend.description(served_model_names[0].clone());
+    let about = about(&description, &options.journey);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
-    let journey_routes = telemetry.routes(Arc::clone(&clock), wall);
+    let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
+    let page_routes = telemetry.page_routes();
 
     let (sink, hub) = output_channel();
-    let (running, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps())?;
+    let board = telemetry.tracer.as_ref().map(|tracer| tracer.board().clone());
+    let (running, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
     let engine = running.engine();
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
@@ -108,7 +117,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             admin_address.map(|address| serve_admin(address, tracer, running.control())).transpose()?;
         let listener = address.listen()?;
         announce(&listener.url(tls.is_some())?);
-        let mut router = server.router_with(journey_routes);
+        let mut router = server.router_with_open(journey_routes, page_routes);
         if let Some(cors) = cors {
             // Around everything: what a browser asks beforehand is no request and needs no key.
             router = router.layer(cors);
@@ -125,6 +134,20 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     telemetry.stop(options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
+}
+
+/// What the page at `/journeys` says of the server.
+fn about(engine: &EngineDescription, options: &JourneyOptions) -> AboutServer {
+    AboutServer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: engine.model.clone(),
+        engine: engine.engine.clone(),
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
+        block_size: engine.block_size,
+        num_kv_blocks: engine.num_kv_blocks,
+        trace_url_template: options.trace_url_template.clone(),
+    }
 }
 
 fn served_names(options: &ServeOptions) -> Vec<String> {

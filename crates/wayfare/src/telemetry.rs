@@ -7,17 +7,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use axum::Router;
 use tracing::{info, warn};
-use wayfare_console::{RecentJourneys, StoreLimits, journey_routes};
+use wayfare_console::{
+    AboutServer, LiveServer, LiveView, RecentJourneys, StoreLimits, about_routes, journey_routes, page_routes,
+};
 use wayfare_engine_local::StepTracing;
 use wayfare_journey::{
-    Clock, FanOut, SamplingPolicy, StepSampling, StepTracer, TraceSampler, Tracer, WallAnchor,
+    Clock, FanOut, LiveTracing, SamplingPolicy, StepSampling, StepTracer, TraceSampler, Tracer, WallAnchor,
 };
 use wayfare_journey_otlp::{
     ConfigError, EngineDescription, Exporter, ExporterConfig, ExporterOptions, FileRotation, Resource,
     is_disabled,
 };
 
-use crate::cli::{JourneyOptions, StepOptions};
+use crate::cli::{JourneyOptions, LiveOptions, StepOptions};
 use crate::telemetry_metrics::TelemetryMetrics;
 
 /// The number of the one engine there is.
@@ -39,6 +41,15 @@ struct JourneySettings {
     policy: SamplingPolicy,
     /// How many are kept in memory; `None` when none are.
     store: Option<StoreLimits>,
+    /// Whether all requests are shown while they run.
+    is_live: bool,
+}
+
+/// What only a server has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerOptions<'a> {
+    pub(crate) steps: &'a StepOptions,
+    pub(crate) live: &'a LiveOptions,
 }
 
 /// Checks what can be checked before a model is loaded.
@@ -47,7 +58,7 @@ struct JourneySettings {
 /// When an option or a variable is wrong.
 pub(crate) fn settle(
     options: &JourneyOptions,
-    step_options: Option<&StepOptions>,
+    of_server: Option<ServerOptions<'_>>,
 ) -> Result<TelemetrySettings> {
     // A bad rate is one, whether it is used or not.
     let policy = |sampler| {
@@ -55,6 +66,7 @@ pub(crate) fn settle(
             .context("--journey-tracing-sample-rate")
     };
     policy(TraceSampler::default())?;
+    let step_options = of_server.map(|server| server.steps);
     let step_sampling = step_options.map(step_sampling).transpose()?;
 
     let has_journeys = options.enable_journey_tracing;
@@ -73,7 +85,8 @@ pub(crate) fn settle(
     let journeys = if has_journeys {
         let (name, argument) = (variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"));
         let sampler = TraceSampler::from_variables(name.as_deref(), argument.as_deref())?;
-        Some(JourneySettings { policy: policy(sampler)?, store: store_limits(options) })
+        let is_live = of_server.is_some_and(|server| !server.live.disable_live_view);
+        Some(JourneySettings { policy: policy(sampler)?, store: store_limits(options), is_live })
     } else {
         None
     };
@@ -150,6 +163,7 @@ pub(crate) struct Telemetry {
     steps: Option<StepSampling>,
     exporter: Option<Exporter>,
     store: Option<RecentJourneys>,
+    live: Option<LiveServer>,
 }
 
 impl TelemetrySettings {
@@ -176,15 +190,25 @@ impl TelemetrySettings {
             }
         }
         let exporter = exporter.map(|config| Exporter::start(config, anchor)).transpose()?;
-        let (tracer, store) = match journeys {
-            None => (None, None),
-            Some(JourneySettings { policy, store }) => {
+        let (tracer, store, live) = match journeys {
+            None => (None, None, None),
+            Some(JourneySettings { policy, store, is_live }) => {
                 let store = store.map(start_store).transpose()?;
                 let sinks = exporter.iter().map(Exporter::sink).chain(store.iter().map(RecentJourneys::sink));
-                (Some(Tracer::new(clock, policy, Arc::new(FanOut::new(sinks)))), store)
+                let view = is_live.then(LiveView::default);
+                let ends = view.as_ref().map(LiveView::sink);
+                let tracer = Tracer::with_live_view(
+                    Arc::clone(&clock),
+                    policy,
+                    Arc::new(FanOut::new(sinks)),
+                    LiveTracing { ends, recorder: None },
+                );
+                let live = view.map(|view| view.start(tracer.clone(), clock, anchor)).transpose();
+                let live = live.context("cannot start the thread of the live view")?;
+                (Some(tracer), store, live)
             }
         };
-        Ok(Telemetry { tracer, steps, exporter, store })
+        Ok(Telemetry { tracer, steps, exporter, store, live })
     }
 }
 
@@ -198,7 +222,7 @@ fn what_goes(journeys: bool, steps: bool) -> &'static str {
 
 fn start_store(limits: StoreLimits) -> Result<RecentJourneys> {
     info!(
-        "the last {} journeys, at most {} MiB of them, are at /journeys/recent",
+        "the last {} journeys, at most {} MiB of them, are at /journeys",
         limits.max_journeys,
         limits.max_bytes >> 20
     );
@@ -212,10 +236,21 @@ impl Telemetry {
         Some(StepTracing::new(StepTracer::new(sampling, ENGINE_ID, exporter.step_sink())))
     }
 
-    /// The routes on which clients see finished journeys.
-    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor) -> Router {
-        let routes = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
-        routes.unwrap_or_default()
+    /// The routes on which clients see journeys, finished ones and those that are being made.
+    pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor, about: AboutServer) -> Router {
+        let finished = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
+        let live = self.live.as_ref().map(LiveServer::routes);
+        let about = self.has_something_to_show().then(|| about_routes(about));
+        [finished, live, about].into_iter().flatten().fold(Router::default(), Router::merge)
+    }
+
+    /// The page that shows them, for those without a key as well.
+    pub(crate) fn page_routes(&self) -> Router {
+        if self.has_something_to_show() { page_routes() } else { Router::default() }
+    }
+
+    fn has_something_to_show(&self) -> bool {
+        self.store.is_some() || self.live.is_some()
     }
 
     /// What tracing says about itself at `/metrics`.

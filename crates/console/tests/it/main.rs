@@ -3,6 +3,7 @@
 
 mod admin;
 mod of_id;
+mod page;
 mod recent;
 mod rig;
 mod store;

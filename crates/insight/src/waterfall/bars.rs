@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::text::{Page, Piece, Style, counted, duration};
 use crate::journey::TracedJourney;
+use crate::page::{Page, Piece, Style, counted, duration};
 use crate::phases::{Phase, Segment};
 
 /// Columns for the names of the spans.

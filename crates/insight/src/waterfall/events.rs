@@ -1,8 +1,8 @@
 //! The events of all spans in the order of time.
 
-use super::text::{Page, Piece, Style, counted, harmless};
 use crate::event::{ApiEvent, ApiEventKind, CoreEvent, CoreEventKind};
 use crate::journey::TracedJourney;
+use crate::page::{Page, Piece, Style, counted, harmless};
 
 /// Of more events than these, the middle is left out.
 const MAX_EVENTS: usize = 48;

@@ -2,9 +2,9 @@
 
 use wayfare_journey::schema::{Attribute, span_attribute as key};
 
-use super::text::{Page, Piece, Style, counted, duration, harmless};
 use crate::event::ApiEventKind;
 use crate::journey::{RequestSpan, TracedJourney};
+use crate::page::{Page, Piece, Style, counted, duration, harmless};
 
 pub(super) fn write(journey: &TracedJourney, page: &mut Page) {
     let id = journey.request_id().map_or_else(|| format!("trace {}", journey.trace_id), harmless);

@@ -3,8 +3,8 @@
 use wayfare_journey::WaitReason;
 use wayfare_journey::schema::{Attribute, span_attribute as key};
 
-use super::text::{Page, Style, duration};
 use crate::journey::TracedJourney;
+use crate::page::{Page, Style, duration};
 use crate::span::Attributes;
 
 const NAME: &str = "ledger";

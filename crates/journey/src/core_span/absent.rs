@@ -5,8 +5,9 @@
 //! remains is the engine side as if journeys had never been written. Such a build cannot trace.
 
 use crate::cell::OpenJourney;
-use crate::core_record::ClockSource;
-use crate::event::CoreEvent;
+use crate::core_record::{ClockSource, CoreRecord};
+use crate::event::{CoreEvent, Progress};
+use crate::live::{LiveSequence, SequenceKey};
 use crate::{CoreLedger, MonoNs};
 
 /// What there is none of.
@@ -15,8 +16,19 @@ pub enum CoreSpan {}
 
 impl CoreSpan {
     #[expect(clippy::needless_pass_by_value, reason = "the signature of the type that it stands for")]
-    pub(crate) fn open(_: OpenJourney, _: u32, _: u32, _: u32, _: MonoNs) -> Self {
+    pub(crate) fn open(_: OpenJourney, _: LiveSequence, _: u32, _: Option<Box<CoreRecord>>) -> Self {
         panic!("this build records no journeys: it was made with --cfg wayfare_no_journey")
+    }
+
+    /// Is never called.
+    #[must_use]
+    pub fn key(&self) -> SequenceKey {
+        match *self {}
+    }
+
+    /// Is never called.
+    pub fn advance(&self, _: Progress, _: bool, _: MonoNs) {
+        match *self {}
     }
 
     /// Is never called.

@@ -3,7 +3,9 @@
 
 mod documentation;
 mod endings;
+mod flight;
 mod handover;
+mod live;
 mod long;
 mod registry;
 mod rig;

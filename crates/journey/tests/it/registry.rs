@@ -17,7 +17,7 @@ fn a_request_can_be_followed_from_outside() {
     let look = || {
         let cells: Vec<_> = rig.tracer.in_flight().collect();
         let [cell] = cells.as_slice() else { panic!("{} requests", cells.len()) };
-        (cell.state(), cell.sequences().map(|one| one.state).collect::<Vec<_>>())
+        (cell.view().state, cell.sequences().map(|one| one.state).collect::<Vec<_>>())
     };
     assert_eq!(look(), (JourneyState::Receiving, vec![]));
     journey.identified(&RequestLabel::new("chatcmpl-1"));
@@ -27,7 +27,7 @@ fn a_request_can_be_followed_from_outside() {
     assert_eq!(look(), (JourneyState::Preparing, vec![SequenceState::Submitted]));
     journey.handed_to_core(MonoNs(13));
     core.record(event(CoreEventKind::Queued, 14));
-    assert_eq!(look(), (JourneyState::InEngine, vec![SequenceState::Queued]));
+    assert_eq!(look(), (JourneyState::Queued, vec![SequenceState::Queued]));
     let scheduled = CoreEventKind::Scheduled {
         kind: ScheduleKind::First,
         cached_tokens: 0,
@@ -62,7 +62,7 @@ fn a_request_stays_until_the_engine_has_let_go_of_it() {
     let span = rig.admit();
     let core = span.handle().open_cores(&[(1, 1)], MonoNs(12)).pop();
     drop(span);
-    assert_eq!(rig.tracer.in_flight().next().unwrap().state(), JourneyState::Abandoned);
+    assert_eq!(rig.tracer.in_flight().next().unwrap().view().state, JourneyState::Abandoned);
     drop(core);
     assert_eq!(rig.tracer.in_flight().count(), 0);
 }
@@ -130,7 +130,7 @@ fn readers_and_writers_do_not_disturb_each_other() {
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                 for cell in rig.tracer.in_flight() {
                     assert_eq!(cell.route(), "/v1/test");
-                    let _ = (cell.state(), cell.sequences().count());
+                    let _ = (cell.view().state, cell.sequences().count());
                 }
             }
         });

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use wayfare_journey::{
-    ApiEnding, ApiSpan, Clock, CoreEvent, CoreEventKind, FinishStatus, FinishedJourney, HeadSampler,
-    IncomingHeaders, JourneySink, MonoNs, Phase, Progress, SamplingPolicy, Tracer,
+    ApiEnding, ApiSpan, Clock, CoreEvent, CoreEventKind, FinishStatus, FinishedJourney, FlightRecorder,
+    HeadSampler, IncomingHeaders, JourneySink, LiveTracing, MonoNs, Phase, Progress, Recording,
+    SamplingPolicy, ScheduleKind, Tracer, WallAnchor,
 };
 
 #[derive(Debug, Default)]
@@ -37,6 +38,30 @@ pub(crate) struct Rig {
     pub(crate) tracer: Tracer,
     pub(crate) clock: Arc<TestClock>,
     captured: Arc<Captured>,
+    ends: Arc<Captured>,
+}
+
+/// Memory of a flight recorder that anybody may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory(pub(crate) &'static [AtomicU64]);
+
+impl Memory {
+    pub(crate) fn for_records(records: u32) -> Self {
+        let words = FlightRecorder::bytes(records) / 8;
+        Self(Box::leak((0..words).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    pub(crate) fn recorder(self) -> FlightRecorder {
+        FlightRecorder::begin(self.0, 77, MonoNs(5), WallAnchor::new(MonoNs(5), 1_000)).unwrap()
+    }
+
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.load(Ordering::SeqCst).to_ne_bytes()).collect()
+    }
+
+    pub(crate) fn recording(self) -> Recording {
+        Recording::read(&self.bytes()).unwrap()
+    }
 }
 
 impl Rig {
@@ -46,7 +71,27 @@ impl Rig {
 
     pub(crate) fn with_policy(policy: impl Into<SamplingPolicy>) -> Self {
         let (clock, captured) = (Arc::new(TestClock::default()), Arc::new(Captured::default()));
-        Self { tracer: Tracer::new(clock.clone(), policy, captured.clone()), clock, captured }
+        let tracer = Tracer::new(clock.clone(), policy, captured.clone());
+        Self { tracer, clock, captured, ends: Arc::default() }
+    }
+
+    /// Of a server with a live view, which records this share of the requests.
+    pub(crate) fn live(rate: f64, recorder: Option<FlightRecorder>) -> Self {
+        let (clock, captured) = (Arc::new(TestClock::default()), Arc::new(Captured::default()));
+        let ends = Arc::new(Captured::default());
+        let live = LiveTracing { ends: Some(ends.clone()), recorder };
+        let policy = HeadSampler::new(rate).unwrap();
+        Self {
+            tracer: Tracer::with_live_view(clock.clone(), policy, captured.clone(), live),
+            clock,
+            captured,
+            ends,
+        }
+    }
+
+    /// The requests that have ended, as the live view is told of them.
+    pub(crate) fn ends(&self) -> Vec<FinishedJourney> {
+        self.ends.0.lock().clone()
     }
 
     pub(crate) fn admit(&self) -> ApiSpan {
@@ -82,6 +127,12 @@ pub(crate) fn event(kind: CoreEventKind, at: u64) -> CoreEvent {
 
 pub(crate) fn finished(at: u64) -> CoreEvent {
     event(CoreEventKind::Finished { status: FinishStatus::Stopped }, at)
+}
+
+/// SCHEDULED, in the phase PREFILL.
+pub(crate) fn scheduled(kind: ScheduleKind, at: u64) -> CoreEvent {
+    let kind = CoreEventKind::Scheduled { kind, cached_tokens: 4, scheduled_tokens: 3, wait: None };
+    CoreEvent { phase: Phase::Prefill, ..event(kind, at) }
 }
 
 /// PREEMPTED, the `number`-th.

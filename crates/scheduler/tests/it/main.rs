@@ -3,6 +3,7 @@
 
 mod golden;
 mod journeys;
+mod live;
 mod naive;
 mod prefix;
 mod properties;

@@ -1,5 +1,6 @@
 //! Drives a scheduler without an engine: time is a counter, every sampled token is chosen by the test.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -7,8 +8,8 @@ use wayfare_engine::{
     EngineRequest, Finish, FinishReason, RequestId, SamplingParams, SequenceOutput, TokenId,
 };
 use wayfare_journey::{
-    ApiSpan, Clock, CoreEventKind, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs,
-    RequestLabel, Tracer, Wait,
+    ApiSpan, Clock, CoreEventKind, EngineBoard, FinishedJourney, HeadSampler, IncomingHeaders, JourneyCell,
+    JourneySink, MonoNs, RequestLabel, SequenceKey, SequenceView, Tracer, Wait,
 };
 use wayfare_scheduler::{Scheduler, SchedulerConfig};
 use wayfare_testkit::greedy;
@@ -43,6 +44,8 @@ pub(crate) struct Rig {
     config: SchedulerConfig,
     tracer: Tracer,
     captured: Arc<Captured>,
+    /// By what the live view names the sequences.
+    shown: HashMap<RequestId, (SequenceKey, Arc<JourneyCell>)>,
 }
 
 pub(crate) fn config(seqs: u32, budget: u32, blocks: u32) -> SchedulerConfig {
@@ -73,14 +76,18 @@ impl Rig {
     pub(crate) fn new(config: SchedulerConfig) -> Self {
         let captured = Arc::new(Captured::default());
         let all = HeadSampler::new(1.0).unwrap();
+        let tracer = Tracer::new(Arc::new(NoClock), all, captured.clone());
+        let mut scheduler = Scheduler::new(config).unwrap();
+        scheduler.show_on(tracer.board().clone());
         Self {
-            scheduler: Scheduler::new(config).unwrap(),
+            scheduler,
             now: MonoNs(1000),
             outputs: Vec::new(),
             next_tokens: Vec::new(),
             config,
-            tracer: Tracer::new(Arc::new(NoClock), all, captured.clone()),
+            tracer,
             captured,
+            shown: HashMap::new(),
         }
     }
 
@@ -107,6 +114,10 @@ impl Rig {
         let sizes: Vec<_> = ids.iter().map(|_| (asked.prompt.len() as u32, asked.max_tokens)).collect();
         let core_spans = span.handle().open_cores(&sizes, self.now);
         let prompt: Arc<[TokenId]> = asked.prompt.into();
+        for (id, span) in ids.iter().zip(&core_spans) {
+            let cell = self.tracer.in_flight().find(|cell| cell.key() == span.key().request).unwrap();
+            self.shown.insert(RequestId(*id), (span.key(), cell));
+        }
         for (id, core_span) in ids.iter().zip(core_spans) {
             let request = EngineRequest {
                 id: RequestId(*id),
@@ -156,6 +167,30 @@ impl Rig {
     fn plan(&mut self) {
         self.now.0 += 1_000_000;
         self.scheduler.schedule(self.now);
+        self.check_shown();
+    }
+
+    pub(crate) fn board(&self) -> EngineBoard {
+        self.tracer.board().clone()
+    }
+
+    /// How the live view sees a sequence.
+    pub(crate) fn view(&self, id: u64) -> SequenceView {
+        let (key, cell) = &self.shown[&RequestId(id)];
+        cell.sequences().nth(key.index as usize).unwrap()
+    }
+
+    /// What the live view says about those that wait is what the scheduler says.
+    pub(crate) fn check_shown(&self) {
+        let waits = self.tracer.board().waits();
+        for waiting in self.scheduler.waiting() {
+            let shown = waits.of(self.shown[&waiting.id].0, &self.view(waiting.id.0)).unwrap();
+            let blocker = waiting.blocker.map(|label| {
+                let id = label.as_str().strip_prefix('r').unwrap().parse().unwrap();
+                self.shown[&RequestId(id)].0.request
+            });
+            assert_eq!((shown.reason, shown.blocker), (waiting.reason, blocker), "{}", waiting.id);
+        }
     }
 
     fn compute(&mut self) {
@@ -166,6 +201,7 @@ impl Rig {
         self.now.0 += 1_000_000;
         self.scheduler.commit(&tokens, self.now, &mut self.outputs);
         self.scheduler.check_invariants().unwrap();
+        self.check_shown();
     }
 
     pub(crate) fn steps(&mut self, count: usize) -> String {
@@ -175,6 +211,7 @@ impl Rig {
     pub(crate) fn finish(&mut self, id: u64, reason: FinishReason) {
         self.scheduler.finish(RequestId(id), reason, self.now, &mut self.outputs);
         self.scheduler.check_invariants().unwrap();
+        self.check_shown();
     }
 
     pub(crate) fn finish_of(&self, id: u64) -> Option<&Finish> {

@@ -219,6 +219,7 @@ impl ReplayJourneyOptions {
             journey_keep: self.journey_keep.clone(),
             journey_store_max: 0,
             journey_store_bytes: 0,
+            trace_url_template: None,
         }
     }
 }

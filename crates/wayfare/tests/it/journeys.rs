@@ -116,13 +116,33 @@ fn the_flag_alone_keeps_journeys_in_memory() {
 #[test]
 fn recent_journeys_need_the_api_key() {
     let server = Server::start(&["--enable-journey-tracing", "--api-key", "k3y"], &[]);
-    for path in ["/journeys/recent", "/journeys/one"] {
+    for path in ["/journeys/recent", "/journeys/one", "/journeys/about"] {
         let url = server.url(path);
         assert_eq!(get(&url, None).0, 401);
         assert_eq!(get(&url, Some("wrong")).0, 401);
     }
     let url = server.url("/journeys/recent");
     assert_eq!(get(&url, Some("k3y")).0, 200);
+}
+
+#[test]
+fn the_page_needs_no_key_and_leaves_no_journeys() {
+    let arguments =
+        ["--enable-journey-tracing", "--api-key", "k3y", "--trace-url-template", "https://traces/{trace_id}"];
+    let server = Server::start(&arguments, &[]);
+    for path in ["/journeys", "/journeys/assets/app.js"] {
+        let mut response = agent().get(server.url(path)).call().unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{path}");
+        assert!(response.headers().contains_key("content-security-policy"), "{path}");
+        assert!(!response.body_mut().read_to_string().unwrap().is_empty());
+        assert_eq!(agent().post(server.url(path)).send_empty().unwrap().status().as_u16(), 405);
+    }
+    let (status, about) = get(&server.url("/journeys/about"), Some("k3y"));
+    assert_eq!((status, &about["trace_url_template"]), (200, &json!("https://traces/{trace_id}")));
+    assert_eq!(get(&server.url("/journeys/recent"), Some("k3y")).1["journeys"], json!([]));
+    // Without tracing there is nothing to look at.
+    let server = Server::start(&[], &[]);
+    assert_eq!(server.get("/journeys").0, 404);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     Plain,
     Bold,
     Dim,
@@ -30,30 +30,30 @@ impl Style {
 }
 
 /// A piece of a line.
-pub(super) type Piece = (Style, String);
+pub(crate) type Piece = (Style, String);
 
 /// Text in the making.
-pub(super) struct Page {
+pub(crate) struct Page {
     width: usize,
     color: bool,
     text: String,
 }
 
 impl Page {
-    pub(super) fn new(width: usize, color: bool) -> Self {
+    pub(crate) fn new(width: usize, color: bool) -> Self {
         Self { width, color, text: String::new() }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(crate) fn blank(&mut self) {
         self.text.push('\n');
     }
 
     /// Writes one line, cut to the width, without blanks at its end.
-    pub(super) fn line(&mut self, pieces: &[Piece]) {
+    pub(crate) fn line(&mut self, pieces: &[Piece]) {
         let length: usize = pieces.iter().map(|(_, text)| text.chars().count()).sum();
         let is_cut = length > self.width;
         let mut room = if is_cut { self.width - 1 } else { self.width };
@@ -71,7 +71,7 @@ impl Page {
     }
 
     /// Writes items one after the other, with so many blanks before each line, and as many lines as it takes.
-    pub(super) fn wrapped(&mut self, indent: usize, items: Vec<Vec<Piece>>) {
+    pub(crate) fn wrapped(&mut self, indent: usize, items: Vec<Vec<Piece>>) {
         const GAP: usize = 2;
         let margin = || (Style::Plain, " ".repeat(indent));
         let (mut line, mut length) = (vec![margin()], indent);
@@ -104,13 +104,13 @@ impl Page {
         }
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 }
 
 /// A text of the file, without characters that a terminal obeys or that hide or reorder others.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let is_harmful = |character: char| {
         character.is_control()
             || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -119,7 +119,7 @@ pub(super) fn harmless(text: &str) -> String {
 }
 
 /// A duration in the unit that suits it.
-pub(super) fn duration(ns: u64) -> String {
+pub(crate) fn duration(ns: u64) -> String {
     let milliseconds = ns as f64 / 1e6;
     match ns {
         0..10_000_000 => format!("{milliseconds:.2} ms"),
@@ -129,6 +129,6 @@ pub(super) fn duration(ns: u64) -> String {
 }
 
 /// "1 token", "2 tokens".
-pub(super) fn counted(count: u64, what: &str) -> String {
+pub(crate) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

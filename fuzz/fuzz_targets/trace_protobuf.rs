@@ -1,0 +1,8 @@
+//! One message of OTLP protobuf.
+#![no_main]
+
+mod traces;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| traces::read([&b"\x0a"[..], bytes].concat()));
