@@ -11,7 +11,7 @@ use wayfare_engine::{
     AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
     EngineStats, OutputSink, RequestId, SchedulingPolicy, StatsCell, SubmitError,
 };
-use wayfare_journey::{Clock, WallAnchor};
+use wayfare_journey::{Clock, EngineBoard, WallAnchor};
 
 use crate::balance::{RankLoad, choose};
 use crate::engine_thread::EngineThread;
@@ -33,6 +33,12 @@ pub(crate) struct Submission {
     pub(crate) rank: u16,
     /// The message, with a name that is still to be replaced.
     pub(crate) frame: Vec<u8>,
+}
+
+/// Where what engine cores produce goes.
+pub(crate) struct Outlets {
+    pub(crate) sink: Box<dyn OutputSink>,
+    pub(crate) board: Option<EngineBoard>,
 }
 
 pub(crate) type Done = Box<dyn FnOnce(EngineReply) + Send>;
@@ -65,7 +71,7 @@ pub struct AttachedEngines {
     inbox: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
     wall: WallAnchor,
-    go: oneshot::Sender<Box<dyn OutputSink>>,
+    go: oneshot::Sender<Outlets>,
     thread: JoinHandle<()>,
 }
 
@@ -115,8 +121,8 @@ impl AttachedEngines {
                     return;
                 }
                 // Dropped when nobody wants to serve after all.
-                if let Ok(sink) = go_rx.await {
-                    thread.run(sink).await;
+                if let Ok(outlets) = go_rx.await {
+                    thread.run(outlets).await;
                 }
             });
         };
@@ -149,12 +155,12 @@ impl AttachedEngines {
         self.version.as_deref()
     }
 
-    /// Begins to serve: outputs go to `sink`.
+    /// Begins to serve: outputs go to `sink`, the state of the whole to `board`.
     #[must_use]
-    pub fn serve(self, sink: Box<dyn OutputSink>) -> VllmEngine {
+    pub fn serve(self, sink: Box<dyn OutputSink>, board: Option<EngineBoard>) -> VllmEngine {
         let Self { limits, inbox, shared, wall, go, thread, .. } = self;
         // A thread that is gone has its place dropped with it, and every request is refused.
-        let _ = go.send(sink);
+        let _ = go.send(Outlets { sink, board });
         VllmEngine { inbox, shared, limits, wall, thread: Mutex::new(Some(thread)) }
     }
 }

@@ -18,10 +18,10 @@ use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, EngineStats, FinishReason, OutputSink, PauseMode, RequestId,
     SequenceOutput, StepOutputs,
 };
-use wayfare_journey::{Clock, MonoNs};
+use wayfare_journey::{Clock, EngineBoard, EngineTotals, MonoNs};
 use zeromq::{PullSocket, RouterRecvHalf, RouterSendHalf, SocketEvent, SocketRecv as _, SocketSend as _};
 
-use crate::engine::{Done, Message, Shared, Submission};
+use crate::engine::{Done, Message, Outlets, Shared, Submission};
 use crate::rank::Rank;
 use crate::sequence::{MappedEvent, Sequence};
 use crate::sockets::{message, rank_of};
@@ -70,6 +70,8 @@ pub(crate) struct EngineThread {
     pending: Vec<PendingCommand>,
     calls: u64,
     totals: EngineStats,
+    /// Where the state is shown, when journeys are traced.
+    board: Option<EngineBoard>,
     /// Read into again and again.
     message: EngineMessage,
     outputs: Vec<SequenceOutput>,
@@ -101,6 +103,7 @@ impl EngineThread {
             pending: Vec::new(),
             calls: 0,
             totals: EngineStats::default(),
+            board: None,
             message: EngineMessage::default(),
             outputs: Vec::new(),
         }
@@ -112,7 +115,9 @@ impl EngineThread {
 
     /// Runs until it is told to stop, or until no engine core is left. A panic on the way is the end of all engine cores:
     /// every request in flight ends with an error, later ones are refused.
-    pub(crate) async fn run(mut self, mut sink: Box<dyn OutputSink>) {
+    pub(crate) async fn run(mut self, outlets: Outlets) {
+        let Outlets { mut sink, board } = outlets;
+        self.board = board;
         if AssertUnwindSafe(self.serve(&mut *sink)).catch_unwind().await.is_ok() {
             return;
         }
@@ -289,6 +294,10 @@ impl EngineThread {
             self.totals.prefix_cache_hits += stats.prefix_hits;
             self.ranks[index].stats = Some(stats);
         }
+        if let Some(board) = &self.board {
+            board.begin_step(step.number, step.previous_end);
+            board.end_step(step.end);
+        }
         self.deliver(Some((step.number, step.end, step.total_tokens)), sink);
     }
 
@@ -337,6 +346,18 @@ impl EngineThread {
         }
         stats.paused = self.shared.is_paused.load(Ordering::Relaxed).into();
         self.shared.stats.store(&stats);
+        if let Some(board) = &self.board {
+            board.show_totals(&EngineTotals {
+                running: stats.running,
+                waiting: stats.waiting,
+                kv_blocks_used: stats.kv_blocks_used,
+                kv_blocks_total: stats.kv_blocks_total,
+                preemptions: stats.preemptions,
+                prompt_tokens: stats.prompt_tokens,
+                generation_tokens: stats.generation_tokens,
+                is_paused: stats.paused > 0,
+            });
+        }
         stats
     }
 

@@ -240,6 +240,9 @@ impl Sequence {
             self.times.first_token = Some(step.end);
             self.record(CoreEventKind::FirstToken, step.end, step.number);
         }
+        if let Some(span) = &self.span {
+            span.advance(self.progress, true, step.end);
+        }
         self.last = self.last.max(step.end);
     }
 

@@ -84,7 +84,7 @@ impl Backend {
                         "--step-tracing-enabled needs the local engine: vLLM's engine cores do not tell their steps"
                     );
                 }
-                let (running, text) = backend.start(sink);
+                let (running, text) = backend.start(sink, board);
                 Ok((RunningEngine::Vllm(running), text))
             }
         }

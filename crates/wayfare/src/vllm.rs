@@ -12,7 +12,7 @@ use wayfare_engine::{OutputSink, SchedulingPolicy};
 use wayfare_engine_vllm::{
     AttachOptions, AttachedEngines, EngineAddress, Launch, ModelFacts, VllmEngine, Watch,
 };
-use wayfare_journey::{Clock, WallAnchor};
+use wayfare_journey::{Clock, EngineBoard, WallAnchor};
 use wayfare_text::TextFiles;
 
 use self::process::VllmProcess;
@@ -91,8 +91,12 @@ impl VllmBackend {
     }
 
     /// Begins to serve.
-    pub(crate) fn start(self, sink: Box<dyn OutputSink>) -> (RunningVllm, TextFiles) {
-        let engine = Arc::new(self.engines.serve(sink));
+    pub(crate) fn start(
+        self,
+        sink: Box<dyn OutputSink>,
+        board: Option<EngineBoard>,
+    ) -> (RunningVllm, TextFiles) {
+        let engine = Arc::new(self.engines.serve(sink, board));
         (RunningVllm { engine, process: self.process }, self.text)
     }
 }

@@ -88,7 +88,7 @@ impl Rig {
         });
         let peers: Vec<Peer> = peers.collect();
         let (outputs_tx, outputs) = channel();
-        let engine = attach(port, ranks, PATIENCE).unwrap().serve(Box::new(Outputs(outputs_tx)));
+        let engine = attach(port, ranks, PATIENCE).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
         let (journeys_tx, journeys) = channel();
         let sink = Arc::new(Journeys(Mutex::new(journeys_tx)));
         let tracer = Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), sink);
