@@ -23,7 +23,7 @@ use crate::cli::{AdminOptions, EngineKind, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::model;
 use crate::signals::EndSignals;
-use crate::telemetry::{self, ServerOptions};
+use crate::telemetry::{self, ServerOptions, Telemetry};
 use crate::vllm::{VllmBackend, refuse_vllm_options};
 
 /// How often a draining server looks whether everything has ended.
@@ -123,7 +123,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             router = router.layer(cors);
         }
         let http = HttpServer::new(router, tls, &connection_limits(&options.http_limits));
-        let served = serve(listener, http, &server, &mut signals, options.http.shutdown_timeout).await;
+        let served =
+            serve(listener, http, &server, &telemetry, &mut signals, options.http.shutdown_timeout).await;
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -217,6 +218,7 @@ async fn serve(
     listener: Listener,
     http: HttpServer,
     server: &Server,
+    telemetry: &Telemetry,
     signals: &mut EndSignals,
     drain_time: Duration,
 ) -> Result<()> {
@@ -239,6 +241,7 @@ async fn serve(
         warn!("{cut_short} requests in flight are ended before their time");
     }
     shutdown.close();
+    telemetry.end_events();
     close.cancel();
     // A connection that stays open, or a client that reads nothing, does not hold the server up.
     if tokio::time::timeout(CLOSE_TIME, &mut serving).await.is_err() {
