@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod bench;
+mod browser;
 mod clients;
 mod demo;
 mod model;
@@ -11,6 +12,7 @@ mod server;
 mod soak;
 mod test;
 mod tidy;
+mod vllm_peer;
 
 use std::process::ExitCode;
 

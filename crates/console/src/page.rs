@@ -32,6 +32,8 @@ pub struct AboutServer {
     pub block_size: u32,
     /// KV blocks in the pool.
     pub num_kv_blocks: u32,
+    /// Whether requests in flight are shown.
+    pub live_view: bool,
     /// Where a trace is shown elsewhere: a URL with `{trace_id}` in it.
     pub trace_url_template: Option<String>,
 }

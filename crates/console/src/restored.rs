@@ -78,10 +78,8 @@ pub(crate) fn read(path: &Path, max_files: u32, limits: StoreLimits) -> io::Resu
         for span in SpanReader::new(input) {
             match span {
                 Ok(span) => match (&*span.scope, &*span.name, span.parent) {
-                    (SCOPE_API, SPAN_REQUEST, _) => {
-                        if seen.insert((span.trace_id, span.span_id)) {
-                            requests.push(span);
-                        }
+                    (SCOPE_API, SPAN_REQUEST, _) if seen.insert((span.trace_id, span.span_id)) => {
+                        requests.push(span);
                     }
                     (SCOPE_SCHEDULER, SPAN_CORE, Some(parent)) => {
                         cores.entry((span.trace_id, parent)).or_default().push(span);

@@ -92,6 +92,7 @@ async fn the_server_says_what_it_is() {
         max_num_batched_tokens: 512,
         block_size: 16,
         num_kv_blocks: 100,
+        live_view: true,
         trace_url_template: Some("http://jaeger/trace/{trace_id}".to_owned()),
     };
     let request = Request::get("/journeys/about").body(Body::empty()).unwrap();

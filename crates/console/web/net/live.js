@@ -10,15 +10,13 @@ export class LiveRequests {
     this.client = client;
     this.watchers = new Set();
     this.stopping = null;
-    this.clear();
-  }
-
-  clear() {
     /** By key. */
     this.requests = new Map();
     this.samples = [];
     this.inFlight = 0;
     this.instance = null;
+    /** When what is here is what the server says. */
+    this.isLoaded = false;
   }
 
   /** Calls `watcher({ changed, ended, problem })` whenever something is different, until the function that is returned
@@ -34,6 +32,7 @@ export class LiveRequests {
       if (this.watchers.size === 0) {
         this.stopping?.abort();
         this.stopping = null;
+        this.isLoaded = false;
       }
     };
   }
@@ -50,8 +49,6 @@ export class LiveRequests {
       } catch (error) {
         if (signal.aborted) return;
         this.tell({ problem: error });
-        // Without a live view there is nothing to come back to.
-        if (error.status === 404) return;
       }
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
@@ -64,6 +61,7 @@ export class LiveRequests {
     this.inFlight = live.in_flight;
     this.requests = new Map(live.requests.map((one) => [one.key, seen(one)]));
     this.samples = gauges.samples.map(readSample);
+    this.isLoaded = true;
     this.tell({ changed: true });
     return live.last_event_id;
   }

@@ -10,25 +10,28 @@ import { h, replace } from "../lib/dom.js";
 import { dateAndClock, duration, unixMs } from "../lib/format.js";
 import { sinceSeen } from "../net/live.js";
 
-/** How often an id that is not known yet is asked for again. */
+/** When an id that is not known yet is asked for again, and how many times. */
 const LOOK_AGAIN_MS = 2000;
+const MOST_TRIES = 3;
 const TICK_MS = 250;
 
 export function journeyView(app, [id], parameters) {
   const element = h("div", { class: "stack" }, h("p", { class: "notice" }, "Looking for it …"));
   const stopping = new AbortController();
+  const span = parameters.get("span");
+  const hasLive = app.about?.live_view ?? false;
 
   async function look() {
     const answer = await app.client.get(`${encodeURIComponent(id)}`, stopping.signal);
-    const journeys = answer.journeys.map(readJourney);
-    const wanted = journeys.find((one) => one.spanId === parameters.get("span")) ?? (journeys.length === 1 ? journeys[0] : null);
+    const journeys = (answer.journeys ?? []).map(readJourney);
+    const wanted = journeys.find((one) => one.spanId === span) ?? (journeys.length === 1 ? journeys[0] : null);
     if (wanted === null) return replace(element, drawChoice(journeys, id));
     const options = { linkTo: app.journeyAddress, traceLink: traceLink(app.about?.trace_url_template, wanted.traceId) };
     const show = (company) => replace(element, drawJourney(wanted, { ...options, company }));
     show(null);
     document.title = `${wanted.requestId ?? wanted.traceId} · wayfare`;
     // Who ran beside it is in the others' summaries; fetched after, because there may be many.
-    await app.recent.refresh();
+    await app.recent.refresh().catch(() => {});
     const company = companions(wanted, app.recent.journeys);
     if (!stopping.signal.aborted && company) {
       const section = drawJourney(wanted, { ...options, company }).querySelector(".company");
@@ -37,47 +40,53 @@ export function journeyView(app, [id], parameters) {
   }
 
   async function lookUntilFound() {
-    for (;;) {
+    if (hasLive) await untilLive((live) => live.isLoaded);
+    for (let tries = 1; !stopping.signal.aborted; tries += 1) {
+      const request = hasLive ? app.live.find(id, span) : null;
+      if (request) await untilItEnds(request.key);
       try {
         return await look();
       } catch (error) {
         if (stopping.signal.aborted) return;
-        if (error.status !== 404) return replace(element, h("p", { class: "notice bad" }, error.message));
-        await untilItEnds(error.message);
-        if (stopping.signal.aborted) return;
+        replace(element, h("p", { class: `notice${error.status === 404 ? "" : " bad"}` }, error.message));
+        if (error.status !== 404) return;
       }
+      // It may come yet: the client has the id before the server has the journey. After a while, only what is seen
+      // in flight is worth another question.
+      if (tries % MOST_TRIES !== 0) await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+      else if (hasLive) await untilLive((live) => live.find(id, span) !== null);
+      else return;
     }
   }
 
-  /** Shows the request in flight, if it is, until it ends; then, or after a while, it is worth looking again. */
-  function untilItEnds(message) {
+  /** Until something holds of the live view, or can no longer be known. */
+  function untilLive(holds) {
     return new Promise((resolve) => {
-      let key = null;
-      const span = parameters.get("span");
-      const show = () => {
-        const request = app.live.find(id, span);
-        key ??= request?.key ?? null;
-        if (request) replace(element, drawInFlight(request, sinceSeen(request), app.journeyAddress));
-        else if (key === null) replace(element, h("p", { class: "notice" }, message));
-      };
-      const end = () => {
-        clearInterval(ticking);
-        clearTimeout(giveUp);
+      const look = ({ problem } = {}) => {
+        if (!problem && !holds(app.live)) return;
         unwatch();
         resolve();
       };
-      const unwatch = app.live.watch(({ ended }) => {
-        if (ended && ended.key === key) end();
-      });
-      const ticking = setInterval(show, TICK_MS);
-      // It may have ended before it was seen, or never have been.
-      const giveUp = setTimeout(end, LOOK_AGAIN_MS);
-      stopping.signal.addEventListener("abort", end);
-      show();
+      const unwatch = app.live.watch(look);
+      stopping.signal.addEventListener("abort", () => look({ problem: true }));
+      look();
     });
   }
 
-  lookUntilFound();
+  async function untilItEnds(key) {
+    const show = () => {
+      const request = app.live.requests.get(key);
+      if (request) replace(element, drawInFlight(request, sinceSeen(request), app.journeyAddress));
+    };
+    const ticking = setInterval(show, TICK_MS);
+    show();
+    await untilLive((live) => !live.requests.has(key));
+    clearInterval(ticking);
+  }
+
+  // Watched for as long as it is looked for, so that the connection stays.
+  const unwatch = hasLive ? app.live.watch(() => {}) : () => {};
+  lookUntilFound().finally(unwatch);
   return { element, title: id, stop: () => stopping.abort() };
 }
 

@@ -20,13 +20,16 @@ const SORTS = {
 };
 
 export function nowView(app, _path, parameters) {
+  if (app.about && !app.about.live_view) {
+    const words = "This server shows no requests in flight: it was started with --disable-live-view. Finished journeys are under Recent.";
+    return { element: h("p", { class: "notice" }, words), title: "Now", stop: () => {} };
+  }
   const state = {
     only: new Set((parameters.get("state") ?? "").split(",").filter(Boolean)),
     sort: parameters.get("sort") in SORTS ? parameters.get("sort") : "age",
     isDown: parameters.get("order") !== "up",
   };
   const charts = GAUGES.map((gauge) => new Tile(gauge));
-  const problem = h("p", { class: "notice", hidden: true });
   const chips = h("div", { class: "row chips", role: "group", "aria-label": "Only requests in these states" });
   const table = new WindowedTable(columns(app), {
     name: "now-table", label: "Requests in flight", keyOf: (one) => one.key,
@@ -36,7 +39,6 @@ export function nowView(app, _path, parameters) {
   });
   const element = h("div", { class: "stack" },
     h("h1", { class: "hidden" }, "Now"),
-    problem,
     h("section", { class: "tiles", "aria-label": "The engine's last ten minutes" }, charts.map((tile) => tile.element)),
     h("section", { class: "sheet list", "aria-label": "Requests in flight" }, chips, table.element));
 
@@ -85,24 +87,14 @@ export function nowView(app, _path, parameters) {
 
   let isDirty = true;
   const unwatch = app.live.watch((news) => {
-    if (news.problem) {
-      const isOff = news.problem.status === 404;
-      problem.hidden = false;
-      setText(problem, isOff ? "This server has no live view; it was started with --disable-live-view. Finished journeys are under Recent." : "");
-      if (!isOff) {
-        problem.hidden = true;
-        app.isReachable(false, news.problem);
-      }
-      return;
-    }
+    app.isReachable(!news.problem, news.problem);
     isDirty = true;
   });
   let samples = 0;
   const tick = setInterval(() => {
     if (document.hidden) return;
-    if (isDirty) {
+    if (isDirty && app.live.isLoaded) {
       isDirty = false;
-      app.isReachable(true);
       show();
     } else {
       table.draw();

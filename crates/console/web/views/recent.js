@@ -37,7 +37,7 @@ export function recentView(app, _path, parameters) {
   const figures = h("dl", { class: "figures" });
   const said = h("p", { class: "small soft" });
   const table = new WindowedTable(columns(app), {
-    name: "recent-table", label: "Finished journeys", keyOf: (one) => one.serial, open,
+    name: "recent-table", label: "Finished journeys", keyOf: (one) => one.span_id, open,
     empty: "No journey that is kept matches.",
     onSort: (key, isDown) => change({ sort: key, isDown }),
   });
