@@ -1,4 +1,5 @@
-//! Clients that others made drive the server: the official `openai` packages for Python and for Node.
+//! Clients that others made drive the server: the official `openai` packages for Python and for Node, and schemathesis,
+//! which makes requests of the server's own OpenAPI document.
 //!
 //! What they need is installed under the target directory, at the versions that `tests/clients` names. Node comes as a
 //! Python wheel, so a machine needs nothing but Python 3 with `venv`.
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result};
 
 use crate::model;
 use crate::process::{cargo, root, run as run_command, target_directory};
+use crate::server::ServerProcess;
 
 /// Runs all of them.
 ///
@@ -28,7 +30,8 @@ pub(crate) fn run() -> Result<()> {
     };
     clients.install()?;
     clients.python()?;
-    clients.node()
+    clients.node()?;
+    clients.document()
 }
 
 struct Clients {
@@ -100,6 +103,21 @@ impl Clients {
     fn node(&self) -> Result<()> {
         let mut tests = self.program("node");
         run_command(tests.args(["--test", "--test-reporter=dot"]).current_dir(self.folder.join("node")))
+    }
+
+    /// Asks a simulated server for what its OpenAPI document says, and for what it does not say.
+    fn document(&self) -> Result<()> {
+        let mut serve = Command::new(&self.server);
+        serve.args(["serve", "sim", "--sim-profile", "instant", "--host", "127.0.0.1", "--port", "0"]);
+        // A debug build checks all blocks after every step.
+        serve.args(["--max-model-len", "256", "--num-kv-blocks", "100"]);
+        // Each refusal would be a line of the log.
+        let mut server = ServerProcess::start(serve.env("RUST_LOG", "off"))?;
+        let mut tests = self.program("schemathesis");
+        tests.arg("--config-file").arg(self.sources.join("schemathesis.toml"));
+        tests.args(["run", &format!("{}/openapi.json", server.address())]);
+        run_command(tests.current_dir(&self.folder))?;
+        server.stop()
     }
 }
 

@@ -38,12 +38,14 @@ pub use explain::{
 };
 #[cfg(feature = "parquet")]
 pub use export::{ParquetError, write_parquet};
-pub use export::{TraceV2Counts, write_csv, write_perfetto, write_tracev2_header, write_tracev2_rows};
+pub use export::{
+    TraceV2Counts, journey_json, write_csv, write_perfetto, write_tracev2_header, write_tracev2_rows,
+};
 pub use figures::{RequestFigures, record_json};
 pub use input::{Compression, TraceFileError, TraceForm, TraceInput, trace_files};
 pub use journey::{CoreSpan, RequestSpan, TracedJourney};
 pub use phases::{Phase, Segment};
-pub use pick::{JourneyPicker, records_of_id, slowest};
+pub use pick::{JourneyPicker, SpanPicker, records_of_id, slowest};
 pub use reader::{ReadError, SpanReader};
 pub use span::{AttributeValue, Attributes, SpanEvent, TraceSpan};
 pub use survey::{

@@ -1,8 +1,8 @@
 //! Picking single journeys out of files, by id or for being slow.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use wayfare_journey::schema::SPAN_REQUEST;
+use wayfare_journey::schema::{SCOPE_SCHEDULER, SPAN_REQUEST};
 use wayfare_journey::{SpanId, TraceId};
 
 use crate::collector::JourneyCollector;
@@ -63,9 +63,46 @@ impl JourneyPicker {
         }
     }
 
-    /// What was found, with the record's key: trace and API span, or the first sequence.
+    /// What was found.
     #[must_use]
     pub fn finish(self) -> Vec<TracedJourney> {
         self.collector.finish()
     }
+}
+
+/// As [`JourneyPicker`], and keeps the spans as they are.
+#[derive(Debug)]
+pub struct SpanPicker {
+    wanted: HashMap<(TraceId, SpanId), Vec<TraceSpan>>,
+}
+
+impl SpanPicker {
+    /// Of these journeys.
+    #[must_use]
+    pub fn new(records: &[&Record]) -> Self {
+        let wanted = records.iter().map(|record| ((record.trace_id, record.span_id), Vec::new())).collect();
+        Self { wanted }
+    }
+
+    /// Keeps the span when it is one of theirs, and was not read before.
+    pub fn add(&mut self, span: TraceSpan) {
+        let is_of_a_journey = *span.name == *SPAN_REQUEST || *span.scope == *SCOPE_SCHEDULER;
+        if let (true, Some(spans)) = (is_of_a_journey, self.wanted.get_mut(&key_of(&span)))
+            && spans.iter().all(|one| one.span_id != span.span_id)
+        {
+            spans.push(span);
+        }
+    }
+
+    /// The spans of one of them.
+    #[must_use]
+    pub fn spans_of(&self, record: &Record) -> &[TraceSpan] {
+        self.wanted.get(&(record.trace_id, record.span_id)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// The record that a span belongs to.
+fn key_of(span: &TraceSpan) -> (TraceId, SpanId) {
+    let id = if *span.name == *SPAN_REQUEST { span.span_id } else { span.parent.unwrap_or(span.span_id) };
+    (span.trace_id, id)
 }

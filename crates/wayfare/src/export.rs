@@ -1,5 +1,7 @@
 //! `wayfare export`: traces in the forms of other tools.
 
+mod report;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +19,8 @@ const STDOUT: &str = "-";
 
 /// Reads the traces and writes the file, or the files.
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
-    let mut traces = Traces::find(&options.files, options.to == ExportForm::Perfetto)?;
+    let mut traces =
+        Traces::find(&options.files, matches!(options.to, ExportForm::Perfetto | ExportForm::Html))?;
     let survey = traces.survey(options.traces.max_journeys)?;
     report(&survey);
     if survey.records().next().is_none() {
@@ -31,6 +34,10 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
         }),
         ExportForm::Tracev2 => tracev2(&survey, &options.output),
         ExportForm::Perfetto => perfetto(&survey, &mut traces, options),
+        ExportForm::Html => {
+            let page = report::report(&survey, &mut traces)?;
+            write(&options.output, |out| out.write_all(page.as_bytes()))
+        }
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         chat: options.chat.config(text.chat_template),
         end_of_text: text.end_of_text,
         tracer: telemetry.tracer.clone(),
-        clock,
+        clock: Arc::clone(&clock),
         wall,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         default_seed: options.engine.seed,
@@ -129,7 +129,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     })?;
     // The engine first: by then the exporter has every journey.
     engine.stop();
-    telemetry.stop(options.http.shutdown_timeout);
+    telemetry.stop(&*clock, options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
 }

@@ -38,6 +38,14 @@ struct Prompts {
     token_share: f64,
 }
 
+impl Prompts {
+    /// Whether the long ones have far more of the tokens than their number would let one expect.
+    fn stand_out(&self) -> bool {
+        let expected = self.long as f64 / self.all.max(1) as f64;
+        self.token_share >= 0.25 && self.token_share >= 8.0 * expected
+    }
+}
+
 impl Evidence<'_> {
     pub(super) fn finding(&self, cause: Cause, share: f64) -> Finding {
         Finding {
@@ -66,7 +74,7 @@ impl Evidence<'_> {
         if blamed * 4 >= all.max(1) {
             return few && on_long * 2 >= blamed;
         }
-        few && prompts.token_share >= 0.5
+        few && prompts.stand_out()
     }
 
     fn blocker(&self, record: &Record, reason: WaitReason) -> Option<&Record> {

@@ -6,6 +6,10 @@ use crate::survey::{Ending, Record, Survey};
 
 /// Most slices that the time is cut into.
 const MAX_SLICES: usize = 60;
+/// Slices of the time in which requests arrived, for the signs of saturation.
+const ARRIVAL_SLICES: usize = 20;
+/// Fewer requests say nothing about saturation.
+const MIN_REQUESTS: usize = 30;
 /// Slices of fewer requests say nothing.
 const REQUESTS_PER_SLICE: usize = 20;
 
@@ -80,17 +84,29 @@ impl Timeline {
             return Self::default();
         }
         let slices = (count / REQUESTS_PER_SLICE).clamp(1, MAX_SLICES);
-        timeline.slice = timeline.seconds() / slices as f64;
-        timeline.slices = vec![Slice::default(); slices];
+        timeline.cut(survey, slices);
+        timeline
+    }
+
+    /// Only while requests arrived.
+    fn of_arrivals(&self, survey: &Survey) -> Self {
+        let mut timeline =
+            Self { end_unix_ns: self.last_arrival_unix_ns, slices: Vec::new(), ..self.clone() };
+        timeline.cut(survey, ARRIVAL_SLICES);
+        timeline
+    }
+
+    fn cut(&mut self, survey: &Survey, slices: usize) {
+        self.slice = self.seconds() / slices as f64;
+        self.slices = vec![Slice::default(); slices];
         let mut ttfts = vec![Vec::new(); slices];
         for record in survey.records().filter(|record| is_placed(record)) {
-            timeline.take(record, &mut ttfts);
+            self.take(record, &mut ttfts);
         }
-        for (slice, values) in timeline.slices.iter_mut().zip(&mut ttfts) {
+        for (slice, values) in self.slices.iter_mut().zip(&mut ttfts) {
             slice.ttft_p50 = middle(values);
         }
-        timeline.take_steps(survey);
-        timeline
+        self.take_steps(survey);
     }
 
     fn place(&self, unix_ns: u64) -> usize {
@@ -170,8 +186,8 @@ fn middle(values: &mut [u64]) -> Option<f64> {
 
 impl Saturation {
     pub(super) fn of(survey: &Survey, timeline: &Timeline) -> Self {
-        let arrivals_end = timeline.place(timeline.last_arrival_unix_ns);
-        let while_arriving = timeline.slices.get(..=arrivals_end).unwrap_or_default();
+        let arrivals = timeline.of_arrivals(survey);
+        let while_arriving = arrivals.slices.as_slice();
         let preemptions: u64 = survey.records().map(|record| u64::from(record.preemptions)).sum();
         let tail = while_arriving.len().div_ceil(10);
         let last_tenth = &while_arriving[while_arriving.len() - tail..];
@@ -179,15 +195,14 @@ impl Saturation {
         let drift = ttft_drift(survey);
         let seconds = timeline.seconds();
         let mut saturation = Self {
-            queue_growth_per_second: slope(while_arriving, timeline.slice),
+            queue_growth_per_second: slope(while_arriving, arrivals.slice),
             queue_depth_at_the_end: depth,
             preemptions_per_second: if seconds > 0.0 { preemptions as f64 / seconds } else { 0.0 },
             ttft_drift: drift,
             is_saturated: false,
         };
-        let arriving_seconds = while_arriving.len() as f64 * timeline.slice;
-        let grown = saturation.queue_growth_per_second * arriving_seconds;
-        let is_growing = while_arriving.len() >= 5 && grown >= 2.0 && grown >= 0.5 * depth;
+        let grown = saturation.queue_growth_per_second * arrivals.seconds();
+        let is_growing = grown >= 2.0 && grown >= 0.5 * depth;
         saturation.is_saturated = is_growing && drift.is_some_and(|drift| drift >= 1.5);
         saturation
     }
@@ -213,7 +228,7 @@ fn slope(slices: &[Slice], seconds: f64) -> f64 {
 fn ttft_drift(survey: &Survey) -> Option<f64> {
     let mut by_arrival: Vec<(u64, u64)> =
         survey.records().filter_map(|record| Some((record.start_ns, record.ttft_ns()?))).collect();
-    if by_arrival.len() < 30 {
+    if by_arrival.len() < MIN_REQUESTS {
         return None;
     }
     by_arrival.sort_unstable();

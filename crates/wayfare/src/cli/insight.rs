@@ -98,4 +98,6 @@ pub(crate) enum ExportForm {
     Parquet,
     /// The workload, for the simulator BLIS: PATH.yaml and PATH.csv.
     Tracev2,
+    /// A report with plots, in one file that loads nothing.
+    Html,
 }

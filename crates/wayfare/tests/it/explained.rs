@@ -32,6 +32,8 @@ fn explained(file: &str) -> Value {
     serde_json::from_str(&printed(&["explain", file, "--json"])).unwrap()
 }
 
+const POOL: &str = "--num-gpu-blocks-override";
+
 /// One request of a trace: arrival in seconds, prompt and output tokens.
 type Arrival = (f64, u32, u32);
 
@@ -44,7 +46,11 @@ fn journeys_of(folder: &Path, name: &str, arrivals: &[Arrival], options: &[&str]
     let trace = folder.join(format!("{name}.csv"));
     std::fs::write(&trace, text).unwrap();
     let file = folder.join(format!("{name}.jsonl")).to_str().unwrap().to_owned();
-    let replay = ["simulate", "--trace", trace.to_str().unwrap(), "--journey-file", &file];
+    let mut replay = vec!["simulate", "--trace", trace.to_str().unwrap(), "--journey-file", &file];
+    // Enough, and quickly checked: this build looks at the whole pool in every step.
+    if !options.contains(&POOL) {
+        replay.extend([POOL, "1200"]);
+    }
     printed(&[&replay[..], options].concat());
     file
 }
@@ -64,8 +70,8 @@ fn steady(count: u32, per_second: f64, prompt: u32, output: u32) -> Vec<Arrival>
 
 /// Short requests, and now and then a very long prompt.
 fn with_long_prompts() -> Vec<Arrival> {
-    let mut arrivals = steady(300, 15.0, 80, 20);
-    arrivals.extend((0..12_u32).map(|n| (f64::from(n) * 1.6 + 0.4, 7_500, 8)));
+    let mut arrivals = steady(150, 15.0, 80, 12);
+    arrivals.extend((0..6_u32).map(|n| (f64::from(n) * 1.6 + 0.4, 7_500, 4)));
     arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
     arrivals
 }
@@ -90,7 +96,7 @@ fn long_prompts_that_take_the_steps_are_the_cause_and_are_named() {
     let explanation = explained(&file);
     assert_cause(&explanation, "long_prompts");
     let evidence = explanation["findings"][0]["evidence"].to_string();
-    assert!(evidence.contains("12 of 312 prompts") && evidence.contains("7 500 tokens"), "{evidence}");
+    assert!(evidence.contains("6 of 156 prompts") && evidence.contains("7 500 tokens"), "{evidence}");
     // A slow short request is told who was to blame.
     let story = printed(&["explain", &file, "--slowest", "1"]);
     assert!(story.contains("ledger") && story.contains("llm_core"), "{story}");
@@ -103,8 +109,8 @@ fn long_prompts_that_take_the_steps_are_the_cause_and_are_named() {
 #[test]
 fn a_pool_that_is_too_small_is_the_cause_even_though_requests_wait_for_tokens_too() {
     let folder = tempfile::tempdir().unwrap();
-    let arrivals = steady(200, 12.0, 300, 400);
-    let small = ["--num-gpu-blocks-override", "200"];
+    let arrivals = steady(70, 12.0, 300, 200);
+    let small = [POOL, "120"];
     let explanation = explained(&journeys_of(folder.path(), "pool", &arrivals, &small));
     assert_cause(&explanation, "kv_pool");
     assert!(explanation["preemption"]["preemptions"].as_u64().unwrap() > 10, "{}", explanation["preemption"]);
@@ -114,7 +120,7 @@ fn a_pool_that_is_too_small_is_the_cause_even_though_requests_wait_for_tokens_to
 #[test]
 fn too_few_sequences_are_the_cause() {
     let folder = tempfile::tempdir().unwrap();
-    let arrivals = steady(200, 12.0, 100, 100);
+    let arrivals = steady(100, 40.0, 100, 40);
     let file = journeys_of(folder.path(), "seqs", &arrivals, &["--max-num-seqs", "4"]);
     let explanation = explained(&file);
     assert_cause(&explanation, "max_num_seqs");
@@ -124,7 +130,7 @@ fn too_few_sequences_are_the_cause() {
 #[test]
 fn a_full_queue_is_the_cause_when_requests_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let arrivals = steady(200, 12.0, 100, 100);
+    let arrivals = steady(100, 40.0, 100, 40);
     let limits = ["--max-num-seqs", "4", "--max-num-queued-reqs", "3"];
     let explanation = explained(&journeys_of(folder.path(), "limit", &arrivals, &limits));
     assert_cause(&explanation, "queue_limit");
@@ -136,9 +142,9 @@ fn a_full_queue_is_the_cause_when_requests_are_refused() {
 #[test]
 fn a_server_with_room_has_nothing_to_blame_but_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let explanation = explained(&journeys_of(folder.path(), "room", &steady(200, 4.0, 100, 50), &[]));
+    let explanation = explained(&journeys_of(folder.path(), "room", &steady(60, 4.0, 100, 30), &[]));
     assert_cause(&explanation, "own_work");
-    assert_eq!(explanation["integrity"]["journeys"]["complete"], 200);
+    assert_eq!(explanation["integrity"]["journeys"]["complete"], 60);
     assert!(!explanation["saturation"]["is_saturated"].as_bool().unwrap());
 }
 
@@ -203,10 +209,10 @@ fn a_request_is_told_by_id_from_the_standard_input_too() {
 #[test]
 fn two_runs_are_compared_and_a_condition_decides_the_exit_code() {
     let folder = tempfile::tempdir().unwrap();
-    let arrivals = steady(300, 12.0, 100, 60);
+    let arrivals = steady(120, 12.0, 100, 40);
     let wide = journeys_of(folder.path(), "wide", &arrivals, &[]);
     let again = journeys_of(folder.path(), "again", &arrivals, &["--seed", "9"]);
-    let narrow = journeys_of(folder.path(), "narrow", &arrivals, &["--max-num-seqs", "6"]);
+    let narrow = journeys_of(folder.path(), "narrow", &arrivals, &["--max-num-seqs", "2"]);
 
     let worse =
         wayfare(&["diff", &wide, &narrow, "--json", "--fail-if", "p99.ttft>+10%", "--fail-if", "failed>1%"]);
@@ -243,7 +249,7 @@ fn a_perfetto_file_has_a_track_per_request_and_arrows_to_those_who_waited() {
     let events = trace["traceEvents"].as_array().unwrap();
     let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
     let tracks = of("M").into_iter().filter(|event| event["name"] == "thread_name").count();
-    assert_eq!(tracks, 312 + 1);
+    assert_eq!(tracks, 156 + 1);
     let (starts, ends) = (of("s"), of("f"));
     assert!(!starts.is_empty() && starts.len() == ends.len());
     let slices = of("X");
@@ -314,9 +320,33 @@ fn parquet_is_what_its_magic_says() {
 }
 
 #[test]
+fn a_report_is_one_file_that_loads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = journeys_of(folder.path(), "report", &steady(60, 20.0, 100, 20), &["--max-num-seqs", "2"]);
+    let page = printed(&["export", &file, "--to", "html", "-o", "-"]);
+    assert!(page.starts_with("<!doctype html>") && page.contains("default-src 'none'"));
+    assert!(!page.contains("{{") && !page.contains("src=\"") && !page.contains("<link"), "nothing is loaded");
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    let data: Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
+    assert_eq!(data["explanation"]["findings"][0]["cause"], "max_num_seqs");
+    assert_eq!(
+        (data["journeys"].as_array().unwrap().len(), data["points"].as_array().unwrap().len()),
+        (50, 60)
+    );
+    let slowest = &data["journeys"][0];
+    assert_eq!(slowest["sequences"][0]["events"][0]["name"], "journey.QUEUED");
+    let ledger = slowest["attributes"].as_object().unwrap().iter();
+    let sum: u64 = ledger
+        .filter(|(key, _)| key.starts_with("journey.ledger.") && !key.contains("queue."))
+        .map(|(_, ns)| ns.as_u64().unwrap())
+        .sum();
+    assert_eq!(sum, slowest["duration_ns"].as_u64().unwrap());
+}
+
+#[test]
 fn files_that_are_damaged_or_missing_are_told_of() {
     let folder = tempfile::tempdir().unwrap();
-    let file = journeys_of(folder.path(), "torn", &steady(300, 20.0, 100, 20), &[]);
+    let file = journeys_of(folder.path(), "torn", &steady(150, 20.0, 100, 5), &[]);
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() * 3 / 4]).unwrap();
     let text = printed(&["explain", &file]);
