@@ -75,7 +75,10 @@ def test_the_live_table_moves(server, send, open_page):
     ages = rows(page)[running]["age"]
     until(lambda: rows(page)[running]["age"] != ages)
     # The oldest comes first, and the chips count the states.
-    assert page.locator(".now-table .grid-row[data-index='2']").inner_text().startswith("queued")
+    oldest_first = [one["request_id"] for one in server.get("/journeys/live?sort=age")["requests"]]
+    places = page.locator(".now-table .grid-window .grid-row").evaluate_all(
+        "rows => rows.map((row) => [Number(row.dataset.index), row.querySelector('.cell-request').textContent])")
+    assert [name for _, name in sorted(places)] == oldest_first
     assert page.locator(".chips").inner_text().startswith("3 requests in flight")
     # When the two are done the third runs; at the end nothing is there.
     until(lambda: [row["state"] for row in rows(page).values()] == ["decode"])

@@ -24,7 +24,7 @@ def test_hostile_names_are_shown_as_text(serve, open_page):
     assert page.locator("h1").inner_text() == f"cmpl-{HOSTILE_ID}"
     assert HOSTILE_MODEL in page.locator(".facts").inner_text()
     page.locator("details summary").click()
-    assert HOSTILE_ID in json.loads(page.locator("pre.raw").text_content())["request_id"]
+    assert HOSTILE_ID in json.loads(until(lambda: page.locator("pre.raw").text_content()))["request_id"]
     # And by way of the search, and the tip of the scatter.
     page.fill("#find-id", f"cmpl-{HOSTILE_ID}")
     page.press("#find-id", "Enter")

@@ -14,16 +14,13 @@ use crate::process::{cargo, root, run as run_command, target_directory};
 /// When anything of it fails, or there is no Chromium.
 pub(crate) fn run() -> Result<()> {
     run_command(&mut cargo(&["build", "--package", "wayfare"]))?;
-    run_command(&mut cargo(&["build", "--package", "wayfare-console", "--example", "bundle"]))?;
     let target = target_directory()?;
     let tests = root().join("tests").join("browser");
     let packages = packages(&target, &tests.join("requirements.txt"))?;
     let mut command = Command::new("python3");
     command.args(["-m", "pytest"]).arg(&tests).current_dir(&tests);
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
-    let built = target.join("debug");
-    command.env("WAYFARE_PROGRAM", built.join("wayfare"));
-    command.env("WAYFARE_BUNDLE", built.join("examples").join("bundle"));
+    command.env("WAYFARE_PROGRAM", target.join("debug").join("wayfare"));
     run_command(&mut command)
 }
 

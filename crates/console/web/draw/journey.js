@@ -117,7 +117,7 @@ function drawTimeline(journey) {
       h("h2", null, "Timeline"),
       starts.length > 1 ? h("div", { class: "row zoom" }, reset, button("Earlier", "←", () => pan(-0.5)), button("Zoom out", "−", () => zoom(2)), button("Zoom in", "+", () => zoom(0.5)), button("Later", "→", () => pan(0.5))) : null),
     place,
-    h("p", { class: "legend small soft" }, "Solid is work for this request, hatched is time it stood still or lost to others."));
+    h("p", { class: "legend small soft" }, "Solid is work for this request, hatched is time it stood still or lost to others. Interference is part of the steps of decode and not shown apart."));
   show(whole);
   return section;
 }
