@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use wayfare_testkit::wait_until;
 
 use crate::raw_client::Client;
-use crate::rig::{COMPLETIONS, PATIENCE};
+use crate::rig::{CHAT, PATIENCE};
 use crate::server::ServerProcess;
 
 fn wayfare(arguments: &[&str]) -> Output {
@@ -158,18 +158,23 @@ async fn clients_that_do_not_read_are_the_cause() {
     let server = ServerProcess::simulated(&[&tracing[..], &sizes].concat(), &[]);
     // With log probabilities, few tokens are more than the buffers between the two take.
     let body = |tokens: u32| {
-        json!({"prompt": "Hi", "max_tokens": tokens, "stream": true, "ignore_eos": true, "logprobs": 20})
-            .to_string()
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens});
+        for (key, value) in [("stream", json!(true)), ("ignore_eos", json!(true)), ("logprobs", json!(true))]
+        {
+            body[key] = value;
+        }
+        body["top_logprobs"] = json!(20);
+        body.to_string()
     };
     let mut deaf = Vec::new();
     for _ in 0..3 {
         let mut client = Client::connect(server.socket_address()).await.unwrap();
-        client.send(COMPLETIONS, &body(700)).await.unwrap();
+        client.send(CHAT, &body(3_000)).await.unwrap();
         deaf.push(client);
     }
     for _ in 0..6 {
         let mut client = Client::connect(server.socket_address()).await.unwrap();
-        client.send(COMPLETIONS, &body(5)).await.unwrap();
+        client.send(CHAT, &body(5)).await.unwrap();
         assert_eq!(client.answer().await.unwrap().status, 200);
     }
     // The engine is through with all of them, and still nobody reads.
