@@ -43,11 +43,12 @@ def serve():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens pages in windows of their own: `open_page(server, "#/recent", viewport=…)`. `expect(words)` names what a
+    """Opens pages in windows of their own: `open_page(server, "#/recent", viewport=…)`, or
+    `at` an address of any kind. `expect(words)` names what a
     line of the console may contain; anything else there, or a script that throws, fails the test."""
     contexts, lines, allowed = [], [], []
 
-    def open_page(server, address="", **options):
+    def open_page(server, address="", at=None, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         context.set_default_timeout(30_000)
         contexts.append(context)
@@ -56,7 +57,7 @@ def open_page(browser):
         page.on("console", lambda message: lines.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: lines.append(f"thrown: {error}"))
         page.on("dialog", lambda dialog: (lines.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.goto(f"{server.url}/journeys{address}")
+        page.goto(at or f"{server.url}/journeys{address}")
         return page
 
     open_page.expect = allowed.append

@@ -117,6 +117,14 @@ def test_a_request_in_flight_becomes_its_journey(server, send, open_page):
     assert "exactly the life of the request" in page.locator(".ledger-table tfoot").inner_text()
 
 
+def test_an_id_that_comes_later_is_found(server, send, open_page):
+    open_page.expect("status of 404")
+    page = open_page(server, "#/journey/later")
+    page.wait_for_selector(".notice:has-text(\"'later'\")")
+    send(["later"], 30)
+    page.wait_for_selector("article.journey h1:has-text('cmpl-later')")
+
+
 def test_a_row_opens_by_keyboard(server, send, open_page):
     page = open_page(server)
     send(["keyed"], 1000)

@@ -1,55 +1,50 @@
-"""The report of `wayfare export --to html`: one file, opened as a file."""
+"""The drawings without a server: a page that is one file, as a report is."""
 
+import json
 import os
 import subprocess
 
-import pytest
+REPORT = """
+import { summarize, MEASURES } from "./data/summary.js";
+import { readJourney } from "./data/journey.js";
+import { analyse } from "./data/why.js";
+import { drawJourney } from "./draw/journey.js";
+import { drawWhy } from "./draw/why.js";
+import { Scatter } from "./draw/scatter.js";
 
-HOSTILE_ID = "</script><script>alert(1)</script><img/src=x/onerror=alert(2)>"
-
-
-@pytest.fixture
-def open_report(browser):
-    """Makes a report of a journey file and opens it; fails when the page asks for anything else, or says anything."""
-    contexts, lines = [], []
-
-    def open_report(journeys, report, address=""):
-        program = os.environ["WAYFARE_PROGRAM"]
-        subprocess.run([program, "export", journeys, "--to", "html", "-o", report], check=True, env={**os.environ, "RUST_LOG": "error"})
-        context = browser.new_context(viewport={"width": 1100, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: lines.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: lines.append(f"thrown: {error}"))
-        page.on("dialog", lambda dialog: (lines.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: lines.append(f"asked for {request.url}") if not request.url.startswith(f"file://{report}") else None)
-        page.goto(f"file://{report}{address}")
-        return page
-
-    yield open_report
-    for context in contexts:
-        context.close()
-    assert lines == [], "in the browser's console, or asked for"
+const journeys = JSON.parse(document.getElementById("journeys").textContent);
+const linkTo = (id) => `#${id}`;
+document.body.append(drawWhy(analyse(journeys.map(summarize)), { linkTo }));
+const scatter = new Scatter({ open: () => {}, describe: (one) => one.request_id });
+document.body.append(scatter.element);
+scatter.show(journeys.map(summarize), MEASURES.duration);
+for (const journey of journeys) document.body.append(drawJourney(readJourney(journey), { linkTo }));
+"""
 
 
-def test_a_report_shows_why_and_opens_its_requests(serve, open_report, tmp_path):
-    journeys = tmp_path / "journeys.jsonl"
-    server = serve("--journey-file", str(journeys), "--max-num-seqs", "1", "--num-gpu-blocks-override", "600", "--max-model-len", "2000")
-    for number in range(6):
-        assert server.complete(f"one-{number}", tokens=4 + number) == 200
-    assert server.complete(HOSTILE_ID, tokens=40) == 200
-    server.process.terminate()
-    server.process.wait()
-    page = open_report(journeys, tmp_path / "report.html")
-    page.wait_for_selector(".findings article")
-    assert page.locator(".integrity").inner_text().count("7 journeys") == 1
-    assert page.locator(".latencies tbody tr").count() == 7
-    assert page.locator(".scatter canvas").is_visible()
-    # The longest is first, and opens; what a client called it stays text.
-    link = page.locator(".slowest a").first
-    assert link.inner_text() == f"cmpl-{HOSTILE_ID}"
-    link.click()
-    page.wait_for_selector("article.journey")
-    assert page.locator("article.journey h1").inner_text() == f"cmpl-{HOSTILE_ID}"
-    assert "40 tokens of output" in page.locator(".story").inner_text()
-    assert page.locator("article.journey .track").count() >= 2
+def bundled(*arguments, source=""):
+    return subprocess.run([os.environ["WAYFARE_BUNDLE"], *arguments], input=source, text=True, capture_output=True, check=True).stdout
+
+
+def test_a_report_in_one_file_draws_with_the_same_modules(serve, open_page, tmp_path):
+    server = serve()
+    hostile = "</script><script>alert(1)</script>"
+    for name in ("one", "two", hostile):
+        server.complete(name, tokens=20)
+    journeys = server.kept(3)
+    server.stop()
+    data = json.dumps(journeys).replace("<", "\\u003c")
+    report = tmp_path / "report.html"
+    report.write_text(
+        f'<!doctype html><meta charset="utf-8"><style>{bundled("--style")}</style>'
+        f'<script type="application/json" id="journeys">{data}</script>'
+        f'<body><script type="module">{bundled(source=REPORT)}</script>'
+    )
+    page = open_page(server, at=report.as_uri())
+    page.wait_for_selector("article.journey >> nth=2")
+    heads = page.locator("article.journey h1").all_inner_texts()
+    assert sorted(heads) == sorted(["cmpl-one", "cmpl-two", f"cmpl-{hostile}"])
+    assert page.locator(".cohort").count() == 3 and page.locator(".waterfall").count() == 3
+    lives = page.locator(".ledger-table tfoot [data-sum]").evaluate_all("cells => cells.map((cell) => [cell.dataset.sum, cell.dataset.life])")
+    assert all(total == life for total, life in lives) and len(lives) == 3
+    assert page.locator(".ledger-bar").first.bounding_box()["height"] > 10, "it has its styles"

@@ -1,5 +1,8 @@
 """By keyboard, on a phone, in light and dark."""
 
+import itertools
+import math
+
 import pytest
 
 VIEWS = ["#/now", "#/recent", "#/why", "#/journey/cmpl-request-1"]
@@ -97,6 +100,45 @@ CONTRASTS = """() => {
 }"""
 
 
+# What people with a colour blindness see of a linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
+SIGHTS = {
+    "full": [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+    "protanopia": [(0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)],
+    "deuteranopia": [(0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)],
+    "tritanopia": [(1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)],
+}
+HATCHED = {"queue", "prefill_wait", "interference", "preempted"}
+ENGINE_BUCKETS = [*sorted(HATCHED), "prefill", "decode", "recompute"]
+
+
+def lab(rgb):
+    """CIE L*a*b* of a linear RGB."""
+    red, green, blue = (min(max(channel, 0), 1) for channel in rgb)
+    x = (0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.95047
+    y = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    z = (0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.08883
+    x, y, z = (value ** (1 / 3) if value > 0.008856 else 7.787 * value + 16 / 116 for value in (x, y, z))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_buckets_can_be_told_apart_with_any_colour_blindness(server, open_page, theme):
+    page = open_page(server, "#/recent", color_scheme=theme)
+    shown = page.evaluate("""async (names) => {
+      const { colorsOf } = await import("/journeys/assets/lib/colors.js");
+      const colors = colorsOf(document.body, names.map((name) => `bucket-${name}`));
+      return names.map((name) => colors[`bucket-${name}`].match(/[0-9.]+/g).slice(0, 3).map(Number));
+    }""", ENGINE_BUCKETS)
+    linear = [[(c / 255 + 0.055) ** 2.4 / 1.055 ** 2.4 if c > 10 else c / 255 / 12.92 for c in rgb] for rgb in shown]
+    for sight, matrix in SIGHTS.items():
+        seen = [lab([sum(weight * c for weight, c in zip(row, rgb)) for row in matrix]) for rgb in linear]
+        for (one, other) in itertools.combinations(range(len(seen)), 2):
+            names = {ENGINE_BUCKETS[one], ENGINE_BUCKETS[other]}
+            # One hatched and one solid differ by that as well.
+            least = 13 if len(names & HATCHED) == 1 else 20
+            assert math.dist(seen[one], seen[other]) >= least, f"{names} with {sight}"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_contrast_is_enough(server, open_page, theme):
     page = open_page(server, "#/recent", color_scheme=theme)
@@ -126,4 +168,4 @@ def test_the_theme_follows_the_system_until_it_is_chosen(server, open_page):
 def test_durations_have_three_digits_that_count(server, open_page, ns, expected):
     page = open_page(server, "#/recent")
     shown = page.evaluate("async (ns) => (await import('/journeys/assets/lib/format.js')).duration(ns)", ns)
-    assert shown == expected
+    assert shown == expected.replace(" ", "\u00a0")

@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
 mod bench;
+mod browser;
+mod clients;
 mod demo;
 mod model;
 mod process;
@@ -10,6 +12,7 @@ mod server;
 mod soak;
 mod test;
 mod tidy;
+mod vllm_peer;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,10 @@
 //! Which of the recent journeys are asked for.
 
-use wayfare_journey::{AbortReason, ApiEnding, FinishedJourney, MonoNs, WallAnchor, parse_duration_ns};
+use wayfare_journey::{AbortReason, MonoNs, WallAnchor, parse_duration_ns};
 
 use crate::error::ConsoleError;
 use crate::store::SerialRange;
+use crate::stored::StoredJourney;
 
 const PARAMETERS: &str = "min_duration, status, preempted, since, after, before, fields and limit";
 const DEFAULT_LIMIT: usize = 100;
@@ -104,22 +105,18 @@ impl Filter {
         })
     }
 
-    pub(crate) fn matches(&self, journey: &FinishedJourney, anchor: WallAnchor) -> bool {
-        let reason = match &journey.api().ending {
-            ApiEnding::Departed { .. } => None,
-            ApiEnding::Aborted { reason, .. } => Some(*reason),
-        };
+    pub(crate) fn matches(&self, journey: &StoredJourney, anchor: WallAnchor) -> bool {
+        let reason = journey.abort_reason();
         let has_status = match self.status {
             None => true,
             Some(Status::Departed) => reason.is_none(),
             Some(Status::Aborted) => reason.is_some(),
-            Some(Status::AbortedFor(wanted)) => reason == Some(wanted),
+            Some(Status::AbortedFor(wanted)) => reason == Some(wanted.as_str()),
         };
-        let is_preempted = || journey.cores().any(|(_, core)| core.num_preemptions() > 0);
         has_status
             && journey.duration_ns() >= self.min_duration_ns
-            && anchor.unix_ns(journey.api().ended) >= self.since_unix_ns
-            && self.preempted.is_none_or(|wanted| is_preempted() == wanted)
+            && journey.end_unix_ns(anchor) >= self.since_unix_ns
+            && self.preempted.is_none_or(|wanted| journey.is_preempted() == wanted)
     }
 }
 

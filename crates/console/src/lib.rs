@@ -18,8 +18,10 @@ mod filter;
 mod json;
 mod live;
 mod page;
+mod restored;
 mod routes;
 mod store;
+mod stored;
 mod summary;
 mod web;
 
@@ -27,5 +29,6 @@ pub use admin::admin_routes;
 pub use live::{LiveServer, LiveView};
 pub use page::{AboutServer, about_routes, page_routes};
 pub use routes::journey_routes;
-pub use store::{RecentJourneys, SerialRange, StoreLimits, StoreReader, StoreUse};
+pub use store::{ReadBack, RecentJourneys, SerialRange, StoreLimits, StoreReader, StoreUse};
+pub use stored::StoredJourney;
 pub use web::{BundleError, bundle, style_sheet};

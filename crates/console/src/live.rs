@@ -1,7 +1,7 @@
 //! The requests in flight: as a list, as a stream of changes, and the engine's gauges of the last minutes.
 //!
 //! A thread of the live view's own looks at the registry: every second for the gauges, and every 50 ms for changes
-//! as long as anybody is interested in them. The shapes of the answers are described in `docs/live-view.md`.
+//! as long as anybody is interested in them. It gives the flight recorder, when there is one, its signs of life. The shapes of the answers are described in `docs/live-view.md`.
 
 mod changes;
 mod events;
@@ -36,6 +36,8 @@ use self::request::InFlight;
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the gauges are sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a flight recorder is given a sign of life.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(250);
 /// For how long changes are followed after the last sign of interest.
 const LINGER_NS: u64 = 30_000_000_000;
 /// Requests that may end between two looks: 80 000 in a second.
@@ -104,6 +106,11 @@ impl LiveServer {
             .route("/journeys/events", get(events))
             .with_state(Arc::clone(&self.shared))
     }
+
+    /// Ends the streams of all readers of the events; nobody can read them any more.
+    pub fn end_events(&self) {
+        self.shared.events.close();
+    }
 }
 
 impl Drop for LiveServer {
@@ -162,7 +169,12 @@ impl Shared {
                 self.events.interrupt();
             }
             self.sample(now, is_followed);
-            thread::park_timeout(if is_followed { LOOK_INTERVAL } else { SAMPLE_INTERVAL });
+            let mut interval = if is_followed { LOOK_INTERVAL } else { SAMPLE_INTERVAL };
+            if let Some(recorder) = self.tracer.recorder() {
+                recorder.alive(now);
+                interval = interval.min(ALIVE_INTERVAL);
+            }
+            thread::park_timeout(interval);
         }
     }
 

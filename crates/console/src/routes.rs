@@ -7,12 +7,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use wayfare_journey::{Clock, FinishedJourney, RequestLabel, TraceId, WallAnchor};
+use wayfare_journey::{Clock, TraceId, WallAnchor};
 
 use crate::error::ConsoleError;
 use crate::filter::{Detail, Filter};
-use crate::json;
 use crate::store::StoreReader;
+use crate::stored::StoredJourney;
 use crate::summary::summary;
 
 /// Most journeys of one id that are shown: a client may give all its requests the same one.
@@ -46,8 +46,8 @@ async fn recent(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Result
             .iter()
             .map(|(serial, journey)| {
                 let mut described = match filter.detail {
-                    Detail::All => json::journey(journey, anchor),
-                    Detail::Summary => summary(&json::journey(journey, anchor)),
+                    Detail::All => journey.json(anchor),
+                    Detail::Summary => summary(&journey.json(anchor)),
                 };
                 described["serial"] = (*serial).into();
                 described
@@ -88,20 +88,18 @@ async fn of_id(
 }
 
 /// Whether a journey has this trace id, this response id, or was asked for with this `x-request-id`.
-fn is_of(id: &str) -> impl Fn(&FinishedJourney) -> bool {
+fn is_of(id: &str) -> impl Fn(&StoredJourney) -> bool {
     let trace_id = TraceId::from_hex(id);
     move |journey| {
-        let cell = journey.cell();
-        let is_label = |label: &RequestLabel| {
-            let label = label.as_str();
+        let is_label = |label: &str| {
             label == id || label.split_once('-').is_some_and(|(_, request_id)| request_id == id)
         };
-        trace_id == Some(cell.context().trace_id) || cell.label().is_some_and(is_label)
+        trace_id == Some(journey.trace_id()) || journey.request_id().is_some_and(is_label)
     }
 }
 
-fn described(journeys: &[FinishedJourney], anchor: WallAnchor) -> Vec<Value> {
-    journeys.iter().map(|one| json::journey(one, anchor)).collect()
+fn described(journeys: &[StoredJourney], anchor: WallAnchor) -> Vec<Value> {
+    journeys.iter().map(|one| one.json(anchor)).collect()
 }
 
 /// Long answers are not made on a thread that serves tokens.

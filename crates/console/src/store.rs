@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,6 +16,9 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use wayfare_journey::{FinishedJourney, JourneySink};
+
+use crate::restored;
+use crate::stored::StoredJourney;
 
 /// Journeys that may end between two looks of the store's thread: 40 000 in a second.
 const QUEUE_CAPACITY: usize = 4096;
@@ -92,6 +96,20 @@ impl RecentJourneys {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    /// Puts in the last journeys of an earlier process: of the file that they were written to, and of at most
+    /// `max_files` together with those that were set aside for it. To be called before requests are served.
+    ///
+    /// # Errors
+    /// When a file that is there cannot be read.
+    pub fn read_back(&self, path: &Path, max_files: u32) -> io::Result<ReadBack> {
+        let restored = restored::read(path, max_files, self.shared.limits)?;
+        let mut kept = self.shared.kept.lock();
+        for journey in restored.journeys {
+            self.shared.keep(&mut kept, journey.into());
+        }
+        Ok(ReadBack { journeys: kept.journeys.len(), bad_lines: restored.bad_lines })
+    }
+
     /// Where finished journeys go. It never waits, allocates or wakes a thread; what it has no room for it
     /// drops and counts.
     #[must_use]
@@ -104,6 +122,15 @@ impl RecentJourneys {
     pub fn reader(&self) -> StoreReader {
         StoreReader(Arc::clone(&self.shared))
     }
+}
+
+/// What [`RecentJourneys::read_back`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadBack {
+    /// Journeys that the store has now.
+    pub journeys: usize,
+    /// Lines that could not be read.
+    pub bad_lines: u64,
 }
 
 impl Drop for RecentJourneys {
@@ -124,7 +151,7 @@ pub struct StoreReader(Arc<Shared>);
 impl StoreReader {
     /// The last `limit` journeys for which `wanted` holds, the one that ended last first.
     #[must_use]
-    pub fn newest(&self, limit: usize, wanted: impl Fn(&FinishedJourney) -> bool) -> Vec<FinishedJourney> {
+    pub fn newest(&self, limit: usize, wanted: impl Fn(&StoredJourney) -> bool) -> Vec<StoredJourney> {
         let newest = self.newest_of(SerialRange::ALL, limit, wanted);
         newest.into_iter().map(|(_, journey)| journey).collect()
     }
@@ -136,8 +163,8 @@ impl StoreReader {
         &self,
         range: SerialRange,
         limit: usize,
-        wanted: impl Fn(&FinishedJourney) -> bool,
-    ) -> Vec<(u64, FinishedJourney)> {
+        wanted: impl Fn(&StoredJourney) -> bool,
+    ) -> Vec<(u64, StoredJourney)> {
         self.0.take_in();
         let kept = self.0.kept.lock();
         // Serials have no gaps, so the oldest one gives the place of every other.
@@ -195,7 +222,7 @@ impl Default for Kept {
 
 #[derive(Debug)]
 struct KeptJourney {
-    journey: FinishedJourney,
+    journey: StoredJourney,
     bytes: usize,
 }
 
@@ -217,18 +244,23 @@ impl Shared {
         // No more than one queue at a time, however fast journeys come.
         for _ in 0..QUEUE_CAPACITY {
             let Some(journey) = self.arrivals.pop() else { break };
-            // A panic costs the journey; neither the store's thread nor a reader's request.
-            let Ok(bytes) = catch_unwind(AssertUnwindSafe(|| memory_bytes(&journey))) else {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            kept.bytes += bytes;
-            kept.journeys.push_back(KeptJourney { journey, bytes });
-            kept.next_serial += 1;
-            while kept.journeys.len() > self.limits.max_journeys || kept.bytes > self.limits.max_bytes {
-                let Some(oldest) = kept.journeys.pop_front() else { break };
-                kept.bytes -= oldest.bytes;
-            }
+            self.keep(&mut kept, journey.into());
+        }
+    }
+
+    /// Keeps one more, and lets go of what is too old or too much.
+    fn keep(&self, kept: &mut Kept, journey: StoredJourney) {
+        // A panic costs the journey; neither the store's thread nor a reader's request.
+        let Ok(bytes) = catch_unwind(AssertUnwindSafe(|| memory_bytes(&journey))) else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        kept.bytes += bytes;
+        kept.journeys.push_back(KeptJourney { journey, bytes });
+        kept.next_serial += 1;
+        while kept.journeys.len() > self.limits.max_journeys || kept.bytes > self.limits.max_bytes {
+            let Some(oldest) = kept.journeys.pop_front() else { break };
+            kept.bytes -= oldest.bytes;
         }
     }
 
@@ -239,9 +271,9 @@ impl Shared {
     }
 }
 
-fn memory_bytes(journey: &FinishedJourney) -> usize {
+fn memory_bytes(journey: &StoredJourney) -> usize {
     #[cfg(test)]
-    assert_ne!(journey.cell().route(), tests::ROUTE_THAT_PANICS);
+    assert!(journey.made().is_none_or(|made| made.cell().route() != tests::ROUTE_THAT_PANICS));
     journey.memory_bytes() + size_of::<KeptJourney>()
 }
 

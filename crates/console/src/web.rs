@@ -182,7 +182,7 @@ fn read_import(line: &str) -> Option<(&str, &str)> {
 
 /// The name that a declaration after `export` declares.
 fn read_export(declaration: &str) -> Option<&str> {
-    let kinds = ["async function ", "function ", "class ", "const "];
+    let kinds = ["async function* ", "async function ", "function* ", "function ", "class ", "const "];
     let rest = kinds.iter().find_map(|kind| declaration.strip_prefix(kind))?;
     let end = rest.find(|one: char| !one.is_ascii_alphanumeric() && one != '_' && one != '$')?;
     rest.get(..end).filter(|name| !name.is_empty())

@@ -166,7 +166,7 @@ impl Call<'_> {
         }
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
             let start = self.shape.layout.start(block as usize, kv_head);
-            widen_f16(&self.layer.cache.keys[start..start + floats.len()], floats);
+            widen_f16(&self.layer.cache.keys()[start..start + floats.len()], floats);
             block_scores(queries, floats, head_dim, block_size, scores, stride, index * block_size);
         }
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
@@ -182,7 +182,7 @@ impl Call<'_> {
             let count = block_size.min(end - base - index * block_size);
             let start = self.shape.layout.start(block as usize, kv_head);
             let values = &mut floats[..count * head_dim];
-            widen_f16(&self.layer.cache.values[start..start + values.len()], values);
+            widen_f16(&self.layer.cache.values()[start..start + values.len()], values);
             add_values(scores, stride, index * block_size, values, head_dim, outputs);
         }
         let width = self.shape.num_heads * head_dim;

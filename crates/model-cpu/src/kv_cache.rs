@@ -2,6 +2,8 @@
 
 use crate::parallel::DisjointMut;
 use half::f16;
+use memmap2::MmapMut;
+use std::io;
 
 /// Bytes of a stored key or value component: half precision. Attention over long contexts is bound by reading
 /// the cache, so half the bytes is nearly half the time, and its 11 significant bits are below what the rest of
@@ -46,19 +48,44 @@ pub(crate) fn bytes_per_token(num_layers: usize, num_kv_heads: usize, head_dim: 
 
 /// One layer's cache, as half precision bits.
 pub(crate) struct LayerCache {
-    pub(crate) keys: Vec<u16>,
-    pub(crate) values: Vec<u16>,
+    keys: Zeroed,
+    values: Zeroed,
 }
 
 impl LayerCache {
-    /// An empty cache; the system provides its memory when it is first written. `None` without enough memory.
-    pub(crate) fn new(components: usize) -> Option<Self> {
-        let zeros = || {
-            // Asks first, because a failing `vec!` ends the process.
-            Vec::<u16>::new().try_reserve_exact(components).ok()?;
-            Some(vec![0; components])
-        };
-        Some(Self { keys: zeros()?, values: zeros()? })
+    /// An empty cache.
+    ///
+    /// # Errors
+    /// When the system does not promise the memory.
+    pub(crate) fn new(components: usize) -> io::Result<Self> {
+        Ok(Self { keys: Zeroed::new(components)?, values: Zeroed::new(components)? })
+    }
+
+    pub(crate) fn keys(&self) -> &[u16] {
+        self.keys.components()
+    }
+
+    pub(crate) fn values(&self) -> &[u16] {
+        self.values.components()
+    }
+}
+
+/// Components that are 0 and take no memory until they are written. Mapped, because allocators may fill what they
+/// promise to be zero, and a pool is most of the machine's memory and seldom used whole.
+struct Zeroed(MmapMut);
+
+impl Zeroed {
+    fn new(components: usize) -> io::Result<Self> {
+        MmapMut::map_anon(components * COMPONENT_BYTES).map(Self)
+    }
+
+    fn components(&self) -> &[u16] {
+        // A mapping starts with a page and is a whole number of components long.
+        bytemuck::cast_slice(&self.0)
+    }
+
+    fn components_mut(&mut self) -> &mut [u16] {
+        bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
@@ -71,7 +98,11 @@ pub(crate) struct LayerWriter<'a> {
 
 impl<'a> LayerWriter<'a> {
     pub(crate) fn new(layout: KvLayout, cache: &'a mut LayerCache) -> Self {
-        Self { layout, keys: DisjointMut::new(&mut cache.keys), values: DisjointMut::new(&mut cache.values) }
+        Self {
+            layout,
+            keys: DisjointMut::new(cache.keys.components_mut()),
+            values: DisjointMut::new(cache.values.components_mut()),
+        }
     }
 
     /// Stores the key and value that `head` has at `offset` within `block`.

@@ -5,6 +5,7 @@ mod http;
 mod insight;
 mod live;
 mod simulation;
+mod vllm;
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -19,13 +20,21 @@ use wayfare_journey_otlp::FileRotation;
 pub(crate) use self::chat::ChatOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
 pub(crate) use self::insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
-pub(crate) use self::live::LiveOptions;
+#[cfg(feature = "top")]
+pub(crate) use self::live::TopOptions;
+pub(crate) use self::live::{FlightOptions, LiveOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
+pub(crate) use vllm::{EngineKind, VllmOptions};
 
 /// Where an API key is looked for that is not given as an option.
 const API_KEY_VARIABLES: [&str; 2] = ["WAYFARE_API_KEY", "VLLM_API_KEY"];
+
+/// The key of the first variable that is set.
+pub(crate) fn api_key_of(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    API_KEY_VARIABLES.iter().find_map(|name| variable(name))
+}
 
 /// An OpenAI-compatible LLM server that accounts for all the time of every request.
 #[derive(Debug, Parser)]
@@ -42,6 +51,11 @@ pub(crate) enum Command {
     /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
     /// server, no model, no waiting.
     Simulate(Box<SimulateOptions>),
+    /// Shows the requests in flight of a running server, in this terminal.
+    #[cfg(feature = "top")]
+    Top(TopOptions),
+    /// Says which requests were in flight when a server died that had --flight-recorder.
+    Flight(FlightOptions),
     /// Reads traces and says what they tell: what is missing, how long requests took, where the time went, and why.
     Explain(Box<ExplainOptions>),
     /// Compares the traces of two runs, and says which changes are certain.
@@ -76,6 +90,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) vllm: VllmOptions,
 
     #[command(flatten)]
     pub(crate) simulation: SimulationOptions,
@@ -138,7 +155,7 @@ impl HttpOptions {
         if !self.api_key.is_empty() {
             return self.api_key.clone();
         }
-        API_KEY_VARIABLES.iter().find_map(|name| variable(name)).into_iter().collect()
+        api_key_of(variable).into_iter().collect()
     }
 }
 
@@ -359,8 +376,10 @@ mod tests {
     fn every_option_is_in_the_documentation() {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        for name in ["serve", "simulate", "explain", "diff", "export"] {
-            let subcommand = command.find_subcommand(name).unwrap();
+        // Some are there with some features only.
+        let subcommands = ["serve", "simulate", "explain", "diff", "export", "flight", "top"]
+            .map(|name| command.find_subcommand(name));
+        for subcommand in subcommands.into_iter().flatten() {
             let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());
             let missing: Vec<_> = shown.filter(|long| !page.contains(&format!("`--{long}"))).collect();
             assert_eq!(missing, [""; 0], "docs/flags.md does not name them");

@@ -6,6 +6,7 @@ mod cli;
 mod diff;
 mod explain;
 mod export;
+mod flight;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
@@ -19,7 +20,10 @@ mod simulate;
 mod simulation;
 mod telemetry;
 mod telemetry_metrics;
+#[cfg(feature = "top")]
+mod top;
 mod traces;
+mod vllm;
 
 use std::process::ExitCode;
 
@@ -30,7 +34,7 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a shell sees when the server could not start, or a trace not be replayed or read.
+/// What a shell sees when the server could not start, a trace not be replayed or read, or a recording not be read.
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -43,6 +47,9 @@ fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options).map(done),
         Command::Diff(options) => diff::run(&options),
         Command::Export(options) => export::run(&options).map(done),
+        #[cfg(feature = "top")]
+        Command::Top(options) => top::run(&options).map(done),
+        Command::Flight(options) => flight::run(&options).map(done),
     };
     match outcome {
         Ok(code) => code,

@@ -1,6 +1,7 @@
 //! Setting up the tracing of journeys and of steps.
 
 use std::env;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use tracing::{info, warn};
 use wayfare_console::{
-    AboutServer, LiveServer, LiveView, RecentJourneys, StoreLimits, about_routes, journey_routes, page_routes,
+    AboutServer, LiveServer, LiveView, ReadBack, RecentJourneys, StoreLimits, about_routes, journey_routes,
+    page_routes,
 };
 use wayfare_engine_local::StepTracing;
+use wayfare_flight::FlightFile;
 use wayfare_journey::{
     Clock, FanOut, LiveTracing, SamplingPolicy, StepSampling, StepTracer, TraceSampler, Tracer, WallAnchor,
 };
@@ -41,8 +44,13 @@ struct JourneySettings {
     policy: SamplingPolicy,
     /// How many are kept in memory; `None` when none are.
     store: Option<StoreLimits>,
+    /// The file that they are written to, from which those of an earlier process are read back, and how many there are
+    /// of it.
+    file: Option<(PathBuf, u32)>,
     /// Whether all requests are shown while they run.
     is_live: bool,
+    /// The file of the flight recorder.
+    flight_recorder: Option<PathBuf>,
 }
 
 /// What only a server has.
@@ -73,6 +81,9 @@ pub(crate) fn settle(
     let has_steps = step_options.is_some_and(|steps| steps.step_tracing_enabled);
     if !has_journeys {
         warn_of_what_is_missing(options, has_steps);
+        if of_server.is_some_and(|server| server.live.flight_recorder.is_some()) {
+            warn!("--flight-recorder is given, but journeys are not recorded: add --enable-journey-tracing");
+        }
     }
     let off = TelemetrySettings { journeys: None, steps: None, exporter: None };
     if !has_journeys && !has_steps {
@@ -86,7 +97,10 @@ pub(crate) fn settle(
         let (name, argument) = (variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"));
         let sampler = TraceSampler::from_variables(name.as_deref(), argument.as_deref())?;
         let is_live = of_server.is_some_and(|server| !server.live.disable_live_view);
-        Some(JourneySettings { policy: policy(sampler)?, store: store_limits(options), is_live })
+        let flight_recorder = of_server.and_then(|server| server.live.flight_recorder.clone());
+        let (policy, store) = (policy(sampler)?, store_limits(options));
+        let file = options.journey_file.clone().map(|path| (path, options.journey_file_max_files.get()));
+        Some(JourneySettings { policy, store, file, is_live, flight_recorder })
     } else {
         None
     };
@@ -163,7 +177,12 @@ pub(crate) struct Telemetry {
     steps: Option<StepSampling>,
     exporter: Option<Exporter>,
     store: Option<RecentJourneys>,
+    /// Looks at the requests in flight, and gives the flight recorder its signs of life.
     live: Option<LiveServer>,
+    /// Whether clients may see them.
+    is_live: bool,
+    /// Kept locked.
+    _flight_file: Option<FlightFile>,
 }
 
 impl TelemetrySettings {
@@ -190,25 +209,31 @@ impl TelemetrySettings {
             }
         }
         let exporter = exporter.map(|config| Exporter::start(config, anchor)).transpose()?;
-        let (tracer, store, live) = match journeys {
-            None => (None, None, None),
-            Some(JourneySettings { policy, store, is_live }) => {
+        let is_live = journeys.as_ref().is_some_and(|journeys| journeys.is_live);
+        let (tracer, store, live, flight_file) = match journeys {
+            None => (None, None, None, None),
+            Some(JourneySettings { policy, store, file, flight_recorder, .. }) => {
                 let store = store.map(start_store).transpose()?;
+                if let (Some(store), Some((path, max_files))) = (&store, &file) {
+                    read_back(store, path, *max_files);
+                }
                 let sinks = exporter.iter().map(Exporter::sink).chain(store.iter().map(RecentJourneys::sink));
-                let view = is_live.then(LiveView::default);
+                let flight_file = flight_recorder.as_deref().map(open_flight_file).transpose()?;
+                let recorder = flight_file.as_ref().and_then(|file| file.recorder(clock.now(), anchor));
+                let view = (is_live || recorder.is_some()).then(LiveView::default);
                 let ends = view.as_ref().map(LiveView::sink);
                 let tracer = Tracer::with_live_view(
                     Arc::clone(&clock),
                     policy,
                     Arc::new(FanOut::new(sinks)),
-                    LiveTracing { ends, recorder: None },
+                    LiveTracing { ends, recorder },
                 );
                 let live = view.map(|view| view.start(tracer.clone(), clock, anchor)).transpose();
                 let live = live.context("cannot start the thread of the live view")?;
-                (Some(tracer), store, live)
+                (Some(tracer), store, live, flight_file)
             }
         };
-        Ok(Telemetry { tracer, steps, exporter, store, live })
+        Ok(Telemetry { tracer, steps, exporter, store, live, is_live, _flight_file: flight_file })
     }
 }
 
@@ -229,6 +254,34 @@ fn start_store(limits: StoreLimits) -> Result<RecentJourneys> {
     RecentJourneys::start(limits).context("cannot start the thread that keeps journeys")
 }
 
+/// Puts the journeys of an earlier process into the store. Without them the server serves all the same.
+fn read_back(store: &RecentJourneys, path: &Path, max_files: u32) {
+    match store.read_back(path, max_files) {
+        Ok(ReadBack { journeys: 0, bad_lines: 0 }) => {}
+        Ok(ReadBack { journeys, bad_lines: 0 }) => {
+            info!("{journeys} journeys are back from {}", path.display())
+        }
+        Ok(ReadBack { journeys, bad_lines }) => {
+            warn!(
+                "{journeys} journeys are back from {}; {bad_lines} lines could not be read",
+                path.display()
+            );
+        }
+        Err(error) => warn!("journeys cannot be read back from {}: {error}", path.display()),
+    }
+}
+
+fn open_flight_file(path: &Path) -> Result<FlightFile> {
+    let file = FlightFile::create(path).context("--flight-recorder")?;
+    if let Some(aside) = &file.set_aside {
+        warn!(
+            "the server before this one did not end in order; what was in flight then is told by: wayfare flight {}",
+            aside.display()
+        );
+    }
+    Ok(file)
+}
+
 impl Telemetry {
     /// The step stream of the engine; `None` when steps are not recorded.
     pub(crate) fn steps(&self) -> Option<StepTracing> {
@@ -239,19 +292,25 @@ impl Telemetry {
     /// The routes on which clients see journeys, finished ones and those that are being made.
     pub(crate) fn routes(&self, clock: Arc<dyn Clock>, anchor: WallAnchor, about: AboutServer) -> Router {
         let finished = self.store.as_ref().map(|store| journey_routes(store.reader(), clock, anchor));
-        let live = self.live.as_ref().map(LiveServer::routes);
-        let about = self.has_page().then(|| about_routes(about));
-        [finished, live, about].into_iter().flatten().fold(Router::new(), Router::merge)
+        let live = self.live.as_ref().filter(|_| self.is_live).map(LiveServer::routes);
+        let about = self.has_something_to_show().then(|| about_routes(about));
+        [finished, live, about].into_iter().flatten().fold(Router::default(), Router::merge)
     }
 
     /// The page that shows them, for those without a key as well.
     pub(crate) fn page_routes(&self) -> Router {
-        if self.has_page() { page_routes() } else { Router::new() }
+        if self.has_something_to_show() { page_routes() } else { Router::default() }
     }
 
-    /// Whether there is anything to show on a page.
-    fn has_page(&self) -> bool {
-        self.store.is_some() || self.live.is_some()
+    fn has_something_to_show(&self) -> bool {
+        self.store.is_some() || self.is_live
+    }
+
+    /// Ends the streams of events, whose readers would stay for ever.
+    pub(crate) fn end_events(&self) {
+        if let Some(live) = &self.live {
+            live.end_events();
+        }
     }
 
     /// What tracing says about itself at `/metrics`.
@@ -260,7 +319,10 @@ impl Telemetry {
     }
 
     /// Sends what is left and says what became of it. When all requests have ended and the engine has.
-    pub(crate) fn stop(self, flush_time: Duration) {
+    pub(crate) fn stop(self, clock: &dyn Clock, flush_time: Duration) {
+        if let Some(recorder) = self.tracer.as_ref().and_then(Tracer::recorder) {
+            recorder.end(clock.now());
+        }
         let Some(exporter) = self.exporter else { return };
         let report = exporter.shutdown(flush_time);
         if report.is_complete() {

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Weak};
 
 use wayfare_console::{RecentJourneys, StoreLimits};
-use wayfare_journey::{Clock, FanOut, FinishedJourney, HeadSampler, IncomingHeaders, MonoNs, Tracer};
+use wayfare_journey::{Clock, FanOut, HeadSampler, IncomingHeaders, MonoNs, Tracer};
 use wayfare_testkit::{JourneyStore, VirtualClock};
 
 use crate::rig::{Made, Rig};
 
 fn kept(rig: &Rig) -> Vec<u64> {
     let newest = rig.store.reader().newest(usize::MAX, |_| true);
-    newest.iter().map(|one| one.cell().arrived().0 / 1_000_000).collect()
+    newest.iter().map(|one| one.made().unwrap().cell().arrived().0 / 1_000_000).collect()
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_full_queue_loses_new_journeys_and_counts_them() {
     let rig = Rig::with_limits(StoreLimits { max_journeys: usize::MAX, max_bytes: usize::MAX });
     let span = rig.tracer.admit(IncomingHeaders::default(), "/", MonoNs(1)).span.unwrap();
     drop(span);
-    let journey = rig.store.reader().newest(1, |_| true).remove(0);
+    let journey = rig.store.reader().newest(1, |_| true).remove(0).made().unwrap().clone();
     let sink = rig.store.sink();
     (0..100_000).for_each(|_| sink.accept(journey.clone()));
     let in_use = rig.store.reader().usage();
@@ -111,9 +111,9 @@ fn journeys_end_on_many_threads_while_others_read() {
             scope.spawn(|| (0..500).for_each(|_| rig.make(Made::default())));
         }
         for _ in 0..200 {
-            let newest: Vec<FinishedJourney> = rig.store.reader().newest(10, |_| true);
+            let newest = rig.store.reader().newest(10, |_| true);
             assert!(newest.len() <= 10);
-            assert!(newest.iter().all(|one| one.cores().count() == 1));
+            assert!(newest.iter().all(|one| one.made().unwrap().cores().count() == 1));
         }
     });
     let in_use = rig.store.reader().usage();

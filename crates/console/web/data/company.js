@@ -51,7 +51,7 @@ function overlap(from, to, otherFrom, otherTo) {
 function namedBy(journey) {
   const named = new Map();
   const add = (id, role) => {
-    if (id !== undefined) named.set(id, (named.get(id) ?? new Set()).add(role));
+    if (id !== undefined && id !== journey.requestId) named.set(id, (named.get(id) ?? new Set()).add(role));
   };
   for (const event of journey.sequences.flatMap((one) => one.events)) {
     add(event.attributes["wait.blocker"], "the one it waited for");

@@ -69,7 +69,8 @@ function queueReason(journey, ns) {
   const most = main.ns < ns * 0.95 ? `, ${duration(main.ns)} of it because ` : " because ";
   const pieces = [text(most + waitReason(main.reason).means)];
   const blocker = firstOf(journey, "wait.blocker");
-  if (blocker) pieces.push(text(", first of all "), { id: blocker });
+  // The head of the queue may be named as the one who holds itself up.
+  if (blocker && blocker !== journey.requestId) pieces.push(text(", first of all "), { id: blocker });
   return pieces;
 }
 

@@ -75,7 +75,7 @@ function blockersOf(served) {
     return blockers.get(id);
   };
   for (const one of served) {
-    const waitedFor = new Set(one.sequences.map((sequence) => sequence.wait_blocker).filter((id) => id !== undefined));
+    const waitedFor = new Set(one.sequences.map((sequence) => sequence.wait_blocker).filter((id) => id !== undefined && id !== one.request_id));
     for (const id of waitedFor) {
       const blocker = of(id);
       blocker.blocked += 1;

@@ -31,7 +31,7 @@ function inWords({ cohorts, slower, served }) {
   if (slower.ns > ordinary.meanNs * 0.05 && slower.main.ns > 0) {
     const bucket = bucketOf(slower.main.key);
     sentences.push("The slowest took ", h("strong", null, duration(slow.meanNs)), ": of the ", h("strong", null, duration(slower.ns)), " more, ",
-      h("strong", null, duration(slower.main.ns)), " is ", h("strong", null, bucket.label), `, in which ${bucket.means}.`);
+      h("strong", null, duration(slower.main.ns)), " is ", h("strong", null, bucket.label), `: ${bucket.means}.`);
   } else {
     sentences.push("The slowest took hardly longer.");
   }

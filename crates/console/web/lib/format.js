@@ -2,10 +2,14 @@
 
 const NO_VALUE = "–";
 
-/** 840 ns, 12.4 µs, 3.05 ms, 1.23 s, 2 min 05 s; three digits that count. */
+/** 840 ns, 12.4 µs, 3.05 ms, 1.23 s, 2 min 05 s; three digits that count, never broken between two lines. */
 export function duration(ns) {
+  return inWords(ns).replaceAll(" ", "\u00a0");
+}
+
+function inWords(ns) {
   if (ns === null || ns === undefined || Number.isNaN(ns)) return NO_VALUE;
-  if (ns < 0) return `−${duration(-ns)}`;
+  if (ns < 0) return `−${inWords(-ns)}`;
   if (ns < 999.5) return `${Math.round(ns)} ns`;
   if (ns < 999.5e3) return `${digits(ns / 1e3)} µs`;
   if (ns < 999.5e6) return `${digits(ns / 1e6)} ms`;
@@ -41,8 +45,8 @@ export function amount(number) {
 /** 12.3 %, and "<0.1 %" for what is there but hardly. */
 export function percent(share) {
   if (share === null || share === undefined || Number.isNaN(share)) return NO_VALUE;
-  if (share > 0 && share < 0.0005) return "<0.1 %";
-  return share > 0.9995 || share === 0 ? `${Math.round(share * 100)} %` : `${(share * 100).toFixed(1)} %`;
+  if (share > 0 && share < 0.0005) return "<0.1\u00a0%";
+  return share > 0.9995 || share === 0 ? `${Math.round(share * 100)}\u00a0%` : `${(share * 100).toFixed(1)}\u00a0%`;
 }
 
 /** "1 token", "2 tokens". */

@@ -10,8 +10,9 @@ import { h, replace } from "../lib/dom.js";
 import { dateAndClock, duration, unixMs } from "../lib/format.js";
 import { sinceSeen } from "../net/live.js";
 
-/** How often an id that is not known yet is asked for again. */
+/** When an id that is not known yet is asked for again, and how many times. */
 const LOOK_AGAIN_MS = 2000;
+const MOST_TRIES = 3;
 const TICK_MS = 250;
 
 export function journeyView(app, [id], parameters) {
@@ -22,7 +23,7 @@ export function journeyView(app, [id], parameters) {
 
   async function look() {
     const answer = await app.client.get(`${encodeURIComponent(id)}`, stopping.signal);
-    const journeys = answer.journeys.map(readJourney);
+    const journeys = (answer.journeys ?? []).map(readJourney);
     const wanted = journeys.find((one) => one.spanId === span) ?? (journeys.length === 1 ? journeys[0] : null);
     if (wanted === null) return replace(element, drawChoice(journeys, id));
     const options = { linkTo: app.journeyAddress, traceLink: traceLink(app.about?.trace_url_template, wanted.traceId) };
@@ -40,7 +41,7 @@ export function journeyView(app, [id], parameters) {
 
   async function lookUntilFound() {
     if (hasLive) await untilLive((live) => live.isLoaded);
-    while (!stopping.signal.aborted) {
+    for (let tries = 1; !stopping.signal.aborted; tries += 1) {
       const request = hasLive ? app.live.find(id, span) : null;
       if (request) await untilItEnds(request.key);
       try {
@@ -50,8 +51,11 @@ export function journeyView(app, [id], parameters) {
         replace(element, h("p", { class: `notice${error.status === 404 ? "" : " bad"}` }, error.message));
         if (error.status !== 404) return;
       }
-      // It may come yet.
-      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+      // It may come yet: the client has the id before the server has the journey. After a while, only what is seen
+      // in flight is worth another question.
+      if (tries % MOST_TRIES !== 0) await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+      else if (hasLive) await untilLive((live) => live.find(id, span) !== null);
+      else return;
     }
   }
 

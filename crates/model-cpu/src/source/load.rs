@@ -63,11 +63,11 @@ pub(super) fn load(
     let total = source.info.stored_bytes;
     (loader.progress)(total, total);
 
-    let components = layout.components().unwrap_or(usize::MAX);
-    let caches = (0..config.num_layers)
-        .map(|_| LayerCache::new(components))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| LoadError::Options(format!("no memory for {} kv blocks", options.num_kv_blocks)))?;
+    let components = layout.components().unwrap_or(usize::MAX / 2);
+    let caches =
+        (0..config.num_layers).map(|_| LayerCache::new(components)).collect::<Result<Vec<_>, _>>().map_err(
+            |error| LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks)),
+        )?;
     let team = Team::new(options.threads)
         .map_err(|error| LoadError::Options(format!("cannot start {} threads: {error}", options.threads)))?;
     Ok(CpuModel::new(ModelParts {

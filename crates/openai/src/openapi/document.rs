@@ -116,6 +116,15 @@ const OPERATIONS: &[Operation] = &[
         is_open: true,
     },
     Operation {
+        method: "post",
+        path: "/ping",
+        id: "pingByPost",
+        about: "The same.",
+        request: &[],
+        answer: Answer::Empty,
+        is_open: true,
+    },
+    Operation {
         method: "get",
         path: "/version",
         id: "version",

@@ -117,7 +117,7 @@ const CALLING_FIELDS: &[FieldDoc] = &[
 ];
 const CALL_FIELDS: &[FieldDoc] = &[
     optional("id", TEXT, ""),
-    required("type", Shape::Words(&["function"]), ""),
+    optional("type", Shape::Words(&["function"]), ""),
     required(
         "function",
         Shape::OpenObject(&[
@@ -327,7 +327,7 @@ const COMMON_FIELDS: &[FieldDoc] = &[
     optional("frequency_penalty", PENALTY, "The same for each time that they have come."),
     optional(
         "repetition_penalty",
-        Shape::Positive(100.0),
+        Shape::Number { min: 0.01, max: 100.0 },
         "Divides the logits of tokens of prompt and answer.",
     ),
     optional(
@@ -342,8 +342,8 @@ const COMMON_FIELDS: &[FieldDoc] = &[
     ),
     optional(
         "allowed_token_ids",
-        Shape::List { of: &Shape::TokenId, min: 1, max: None },
-        "No other token comes.",
+        Shape::Checked(&Shape::List { of: &Shape::TokenId, min: 1, max: None }),
+        "No other token comes. Not with a form of the answer.",
     ),
     optional("structured_outputs", Shape::Checked(&OBJECT), "What the answer must be, as vLLM has it."),
     optional(

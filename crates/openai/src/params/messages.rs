@@ -137,7 +137,7 @@ fn tool_calls(value: Option<Value>, role: &str, param: &str) -> Result<Option<Va
 fn tool_call(value: Value, param: &str) -> Result<Value, ApiError> {
     let Value::Object(call) = &value else { return Err(wrong_type(param, "an object", &value)) };
     match call.get("type") {
-        None => {}
+        None | Some(Value::Null) => {}
         Some(kind) if kind == "function" => {}
         Some(_) => return Err(ApiError::unsupported(format!("{param}.type"), "it must be 'function'")),
     }

@@ -90,6 +90,12 @@ impl CommonParams {
             let problem = "it is not available when 'stream' is true";
             return Err(ApiError::unsupported("prompt_logprobs", problem));
         }
+        let rules = RuleParams::take(fields)?;
+        let grammar = output_grammar(fields)?;
+        if let (Some(_), Some((name, _))) = (&rules.allowed_token_ids, &grammar) {
+            let problem = format!("it is not possible with '{name}': there may be no token that both allow");
+            return Err(ApiError::invalid("allowed_token_ids", problem));
+        }
         Ok(Self {
             model: fields.string("model")?,
             n: fields.integer("n", 1..=MAX_CHOICES)?.unwrap_or(1) as u32,
@@ -110,8 +116,8 @@ impl CommonParams {
             include_stop_str_in_output: fields.boolean("include_stop_str_in_output")?.unwrap_or(false),
             skip_special_tokens: fields.boolean("skip_special_tokens")?.unwrap_or(true),
             ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
-            rules: RuleParams::take(fields)?,
-            grammar: output_grammar(fields)?,
+            rules,
+            grammar,
             prompt_logprobs,
             return_tokens_as_token_ids: fields.boolean("return_tokens_as_token_ids")?.unwrap_or(false),
             return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),

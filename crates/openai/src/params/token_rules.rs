@@ -16,8 +16,8 @@ const MAX_BAD_WORDS: usize = 256;
 const MAX_BAD_WORD_BYTES: usize = 256;
 /// More than any vocabulary has.
 const MAX_ALLOWED_TOKENS: usize = 1 << 20;
-/// vLLM takes any; beyond this, nothing but the penalty decides.
-const MAX_REPETITION_PENALTY: f64 = 100.0;
+/// vLLM takes any above 0; beyond these, nothing but the penalty decides, and far beyond no logit stays finite.
+const REPETITION_PENALTIES: std::ops::RangeInclusive<f64> = 0.01..=100.0;
 
 /// What the client wants of the tokens. Words are still text.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +36,8 @@ impl RuleParams {
         Ok(Self {
             presence_penalty: penalty(fields, "presence_penalty")?,
             frequency_penalty: penalty(fields, "frequency_penalty")?,
-            repetition_penalty: repetition_penalty(fields)?,
+            repetition_penalty: fields.number("repetition_penalty", REPETITION_PENALTIES)?.unwrap_or(1.0)
+                as f32,
             logit_bias: logit_bias(fields)?,
             bad_words: bad_words(fields)?,
             allowed_token_ids: allowed_token_ids(fields)?,
@@ -47,12 +48,6 @@ impl RuleParams {
 
 fn penalty(fields: &mut Fields, name: &str) -> Result<f32, ApiError> {
     Ok(fields.number(name, -2.0..=2.0)?.unwrap_or(0.0) as f32)
-}
-
-fn repetition_penalty(fields: &mut Fields) -> Result<f32, ApiError> {
-    let name = "repetition_penalty";
-    let penalty = fields.number(name, 0.0..=MAX_REPETITION_PENALTY)?.unwrap_or(1.0) as f32;
-    if penalty > 0.0 { Ok(penalty) } else { Err(ApiError::invalid(name, "it must be above 0")) }
 }
 
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(TokenId, f32)>, ApiError> {

@@ -56,6 +56,7 @@ async fn bad_values_name_their_parameter() {
             ("presence_penalty", json!(2.1)),
             ("frequency_penalty", json!(-2.1)),
             ("repetition_penalty", json!(0)),
+            ("repetition_penalty", json!(5e-324)),
             ("logit_bias", json!([])),
             ("logit_bias", json!({"x": 1})),
             ("logit_bias", json!({"257": 1})),
@@ -106,6 +107,9 @@ async fn bad_values_name_their_parameter() {
         }
         let two = request_for(path, json!({"guided_regex": "a", "response_format": {"type": "json_object"}}));
         check_body(&rig, path, &two, "guided_regex", "invalid_value").await;
+        // Otherwise an answer could fail for want of a token, with a 500 that is the client's fault.
+        let disjoint = request_for(path, json!({"guided_choice": ["a"], "allowed_token_ids": [98]}));
+        check_body(&rig, path, &disjoint, "allowed_token_ids", "invalid_value").await;
     }
     for (path, fields, param) in [
         (CHAT, json!({"logprobs": 1}), "logprobs"),

@@ -10,7 +10,7 @@ fn read_sources(folder: &Path, sources: &mut String) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             read_sources(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "py") {
             sources.push_str(&fs::read_to_string(path).unwrap());
         }
     }
@@ -19,6 +19,8 @@ fn read_sources(folder: &Path, sources: &mut String) {
 fn sources() -> String {
     let mut sources = String::new();
     read_sources(&repository("crates"), &mut sources);
+    // Those of the page run in a browser and are written in Python.
+    read_sources(&repository("tests"), &mut sources);
     sources
 }
 
@@ -36,7 +38,8 @@ fn named_in(page: &str) -> Vec<String> {
 fn check(page: &str, least: usize) {
     let (named, sources) = (named_in(page), sources());
     assert!(named.len() > least, "{page} has been read: {named:?}");
-    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    let is_there = |name: &str| ["fn", "def"].iter().any(|word| sources.contains(&format!("{word} {name}(")));
+    let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
     assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:#?}");
 }
 

@@ -10,9 +10,14 @@ pub(crate) fn live_bytes() -> usize {
     ALLOCATOR.live_bytes()
 }
 
-/// Bytes of memory that the process holds; 0 where the system does not say.
+/// Bytes of memory that this process holds; 0 where the system does not say.
 pub(crate) fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_bytes_of("self")
+}
+
+/// The same of the process with this number.
+pub(crate) fn resident_bytes_of(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) << 10

@@ -232,3 +232,57 @@ fn a_server_that_keeps_journeys_ends_when_it_is_told_to() {
     let ended = server.0.stop();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
 }
+
+#[test]
+fn recent_journeys_survive_a_restart_when_they_are_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journeys.jsonl");
+    let file = path.to_str().unwrap();
+    // Small files, so that most of the journeys are in those that were set aside.
+    let arguments = [
+        "--enable-journey-tracing",
+        "--journey-file",
+        file,
+        "--journey-file-max-bytes",
+        "15000",
+        "--journey-file-max-files",
+        "20",
+        "--num-kv-blocks",
+        "101",
+        "--max-model-len",
+        "400",
+    ];
+    let at_once = [("OTEL_BSP_SCHEDULE_DELAY", "1")];
+    let server = Server::start(&arguments, &at_once);
+    for number in 0..8 {
+        assert_eq!(server.complete(&format!("old-{number}"), json!({"n": 1 + number % 2})), 200);
+    }
+    assert_eq!(server.complete("bad", json!({"temperature": -1})), 400);
+    server.kept(9);
+    let shown = |server: &Server| server.get("/journeys/recent").1["journeys"].as_array().unwrap().clone();
+    let mut before = shown(&server);
+    assert!(server.0.stop().status.success());
+    assert!(folder.path().join("journeys.jsonl.1").exists());
+    // As after a crash: a line that was being written.
+    let mut torn = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut torn, b"{\"resourceSpans\":[{\"scopeSp").unwrap();
+
+    let server = Server::start(&arguments, &at_once);
+    before.iter_mut().for_each(|journey| journey["head_sampled"] = Value::Null);
+    assert_eq!(shown(&server), before);
+    let ids = |path: &str| -> Vec<Value> {
+        let (status, found) = server.get(path);
+        assert_eq!(status, 200, "{found}");
+        found["journeys"].as_array().unwrap().iter().map(|one| one["request_id"].clone()).collect()
+    };
+    assert_eq!(ids("/journeys/old-3"), [json!("cmpl-old-3")]);
+    assert_eq!(ids("/journeys/recent?status=validation_error"), [json!("cmpl-bad")]);
+    assert_eq!(ids("/journeys/recent?status=departed&limit=2"), [json!("cmpl-old-7"), json!("cmpl-old-6")]);
+    // New ones come in front of them.
+    assert_eq!(server.complete("new", json!({})), 200);
+    assert_eq!(server.kept(10)[..2], ["cmpl-new", "cmpl-bad"]);
+    assert!(server.0.stop().status.success());
+
+    let few = Server::start(&[&arguments[..], &["--journey-store-max", "3"]].concat(), &at_once);
+    assert_eq!(few.kept(3), ["cmpl-new", "cmpl-bad", "cmpl-old-7"]);
+}

@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
+use wayfare_console::{LiveServer, LiveView};
 use wayfare_engine::{Engine as _, TokenId};
 use wayfare_engine_local::{EngineOptions, LocalEngine, QueueLimits, StepInput};
-use wayfare_journey::{Clock, HeadSampler, SystemClock, Tracer, WallAnchor};
+use wayfare_journey::{Clock, HeadSampler, LiveTracing, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::{
     EngineDescription, ExportCounters, Exporter, ExporterConfig, ExporterOptions, Resource,
 };
@@ -42,6 +43,9 @@ pub(crate) struct Setup {
     pub(crate) sample_rate: f64,
     pub(crate) more: Router,
     pub(crate) faults: Faults,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Whether the requests in flight are at /journeys/live.
+    pub(crate) is_live: bool,
 }
 
 impl Default for Setup {
@@ -54,6 +58,8 @@ impl Default for Setup {
             sample_rate: 1.0,
             more: Router::new(),
             faults: Box::new(|_| StepBehaviour::Compute),
+            clock: Arc::new(SystemClock),
+            is_live: false,
         }
     }
 }
@@ -67,6 +73,7 @@ pub(crate) struct Rig {
     pub(crate) router: Router,
     pub(crate) address: SocketAddr,
     exporter: Mutex<Option<Exporter>>,
+    _live: Option<LiveServer>,
     counters: Arc<ExportCounters>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -92,18 +99,12 @@ impl Setup {
         });
         let executor = executor.with_faults(self.faults);
 
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = self.clock;
         let wall = WallAnchor::capture();
         let (output_sink, hub) = output_channel();
         let vocab_size = text.tokenizer.vocab_size() as u32;
         let boxed = (Box::new(executor), Box::new(output_sink));
         let queue_limits = QueueLimits { requests: self.max_queued, tokens: None };
-        let options = EngineOptions { queue_limits, ..EngineOptions::default() };
-        let engine =
-            LocalEngine::start(self.scheduler, vocab_size, boxed.0, boxed.1, Arc::clone(&clock), options)
-                .unwrap();
-        let engine = Arc::new(engine);
-
         let sink = OtlpSink::start();
         let options =
             ExporterOptions { traces_endpoint: Some(&sink.grpc_endpoint()), ..ExporterOptions::default() };
@@ -112,7 +113,17 @@ impl Setup {
         exporting.schedule_delay = Duration::from_millis(5);
         let exporter = Exporter::start(exporting, wall).unwrap();
         let sampler = HeadSampler::new(self.sample_rate).unwrap();
-        let tracer = Tracer::new(Arc::clone(&clock), sampler, exporter.sink());
+        let view = self.is_live.then(LiveView::default);
+        let live = LiveTracing { ends: view.as_ref().map(LiveView::sink), recorder: None };
+        let tracer = Tracer::with_live_view(Arc::clone(&clock), sampler, exporter.sink(), live);
+        let live = view.map(|view| view.start(tracer.clone(), Arc::clone(&clock), wall).unwrap());
+
+        let board = Some(tracer.board().clone());
+        let options = EngineOptions { queue_limits, board, ..EngineOptions::default() };
+        let engine =
+            LocalEngine::start(self.scheduler, vocab_size, boxed.0, boxed.1, Arc::clone(&clock), options)
+                .unwrap();
+        let engine = Arc::new(engine);
 
         let config = ServerConfig {
             served_model_names: vec!["test".to_owned()],
@@ -131,7 +142,8 @@ impl Setup {
             metric_sources: Vec::new(),
         };
         let server = Server::start(config, hub).unwrap();
-        let router = server.router_with(self.more);
+        let live_routes = live.as_ref().map(LiveServer::routes).unwrap_or_default();
+        let router = server.router_with(self.more.merge(live_routes));
         let socket = TcpSocket::new_v4().unwrap();
         // Little room, so that a write soon blocks when the client does not read.
         socket.set_send_buffer_size(8 << 10).unwrap();
@@ -149,6 +161,7 @@ impl Setup {
             router,
             address,
             exporter: Mutex::new(Some(exporter)),
+            _live: live,
             counters,
         }
     }

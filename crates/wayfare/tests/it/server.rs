@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use wayfare_journey::{Clock as _, SystemClock};
 use wayfare_testkit::wait_until;
 
+use crate::heap::resident_bytes_of;
+
 const READY: &str = "wayfare is ready: ";
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,6 +95,11 @@ impl ServerProcess {
     pub(crate) fn stop(mut self) -> Ended {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Bytes of memory that the process holds; 0 where the system does not say.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        resident_bytes_of(&self.process.id().to_string())
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
