@@ -75,7 +75,7 @@ pub enum Verdict {
 /// One figure of both runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Its name, such as `p99.ttft` or `mean.queue.kv_blocks`.
+    /// Its name, such as `p99.ttft`, or `ledger.queue.kv_blocks` for the mean of a bucket.
     pub figure: String,
     /// In the first run: seconds; of `failed` a share, of `throughput` requests per second.
     pub before: f64,
@@ -109,7 +109,7 @@ impl Diff {
             let is_empty =
                 [&one, &other].iter().all(|sample| sample.figure(Statistic::Mean).unwrap_or(0.0) == 0.0);
             if !is_empty {
-                let name = format!("mean.{}", bucket.name());
+                let name = format!("ledger.{}", bucket.name());
                 figures.extend(compare(name, &one, &other, Statistic::Mean, &mut random));
             }
         }

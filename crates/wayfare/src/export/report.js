@@ -87,7 +87,7 @@ function drawSlowest() {
     h("thead", null, h("tr", null, ["request", "took", "in short"].map((name) => h("th", null, name)))),
     h("tbody", null, slowest.map((raw) => h("tr", null,
       h("td", { class: "mono" }, h("a", { href: `#${encodeURIComponent(raw.span_id)}` }, raw.request_id ?? raw.trace_id)),
-      h("td", { class: "number" }, duration(raw.duration_ns)),
+      h("td", { class: "number nowrap" }, duration(raw.duration_ns)),
       h("td", { class: "small" }, stories[raw.span_id] ?? "")))))));
 }
 
@@ -107,8 +107,8 @@ function drawAll() {
     section("points", summaries.length < requests.total ? `Requests, ${percent(summaries.length / requests.total)} of them` : "Requests", scatter.element),
     drawWhy(analyse(summaries), { linkTo }),
     drawOverTime(),
-    drawSlowest(),
     place,
+    drawSlowest(),
     section("cannot-tell", "What these traces do not tell", explanation.cannot_tell.map((sentence) => h("p", { class: "soft small" }, sentence)))));
   scatter.show(summaries, MEASURES.duration);
   const follow = () => show(decodeURIComponent(location.hash.slice(1)));

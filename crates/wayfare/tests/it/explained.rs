@@ -7,9 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wayfare_testkit::wait_until;
 
 use crate::raw_client::Client;
-use crate::rig::COMPLETIONS;
+use crate::rig::{CHAT, PATIENCE};
 use crate::server::ServerProcess;
 
 fn wayfare(arguments: &[&str]) -> Output {
@@ -49,7 +50,7 @@ fn journeys_of(folder: &Path, name: &str, arrivals: &[Arrival], options: &[&str]
     let mut replay = vec!["simulate", "--trace", trace.to_str().unwrap(), "--journey-file", &file];
     // Enough, and quickly checked: this build looks at the whole pool in every step.
     if !options.contains(&POOL) {
-        replay.extend([POOL, "1200"]);
+        replay.extend([POOL, "600"]);
     }
     printed(&[&replay[..], options].concat());
     file
@@ -152,23 +153,42 @@ fn a_server_with_room_has_nothing_to_blame_but_the_work() {
 async fn clients_that_do_not_read_are_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("slow.jsonl").to_str().unwrap().to_owned();
-    let arguments = ["--sim-profile", "instant", "--enable-journey-tracing", "--journey-file", &file];
-    let server = ServerProcess::simulated(&arguments, &[]);
+    let tracing = ["--enable-journey-tracing", "--journey-file", &file];
+    let sizes = ["--sim-profile", "instant", POOL, "900", "--max-model-len", "4500"];
+    let server = ServerProcess::simulated(&[&tracing[..], &sizes].concat(), &[]);
+    // With log probabilities, few tokens are more than the buffers between the two take.
     let body = |tokens: u32| {
-        json!({"prompt": "Hi", "max_tokens": tokens, "stream": true, "ignore_eos": true}).to_string()
+        let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens});
+        for (key, value) in [("stream", json!(true)), ("ignore_eos", json!(true)), ("logprobs", json!(true))]
+        {
+            body[key] = value;
+        }
+        body["top_logprobs"] = json!(20);
+        body.to_string()
     };
     let mut deaf = Vec::new();
     for _ in 0..3 {
         let mut client = Client::connect(server.socket_address()).await.unwrap();
-        client.send(COMPLETIONS, &body(8_000)).await.unwrap();
+        client.send(CHAT, &body(3_000)).await.unwrap();
         deaf.push(client);
     }
     for _ in 0..6 {
         let mut client = Client::connect(server.socket_address()).await.unwrap();
-        client.send(COMPLETIONS, &body(50)).await.unwrap();
+        client.send(CHAT, &body(5)).await.unwrap();
         assert_eq!(client.answer().await.unwrap().status, 200);
     }
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // The engine is through with all of them, and still nobody reads.
+    let metrics = format!("{}/metrics", server.address);
+    tokio::task::spawn_blocking(move || {
+        wait_until(PATIENCE, || {
+            let page = ureq::get(&metrics).call().unwrap().body_mut().read_to_string().unwrap();
+            let running = page.lines().find(|line| line.starts_with("vllm:num_requests_running{"));
+            running.is_some_and(|line| line.ends_with(" 0.0"))
+        });
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
     for mut client in deaf {
         assert_eq!(client.answer().await.unwrap().status, 200);
     }
@@ -209,7 +229,7 @@ fn a_request_is_told_by_id_from_the_standard_input_too() {
 #[test]
 fn two_runs_are_compared_and_a_condition_decides_the_exit_code() {
     let folder = tempfile::tempdir().unwrap();
-    let arrivals = steady(120, 12.0, 100, 40);
+    let arrivals = steady(80, 12.0, 60, 30);
     let wide = journeys_of(folder.path(), "wide", &arrivals, &[]);
     let again = journeys_of(folder.path(), "again", &arrivals, &["--seed", "9"]);
     let narrow = journeys_of(folder.path(), "narrow", &arrivals, &["--max-num-seqs", "2"]);
@@ -222,7 +242,7 @@ fn two_runs_are_compared_and_a_condition_decides_the_exit_code() {
     let figure = |name: &str| {
         diff["figures"].as_array().unwrap().iter().find(|one| one["figure"] == name).unwrap().clone()
     };
-    assert!(figure("mean.queue.max_num_seqs")["is_certain"].as_bool().unwrap());
+    assert!(figure("ledger.queue.max_num_seqs")["is_certain"].as_bool().unwrap());
     assert!(figure("p99.ttft")["low"].as_f64().unwrap() > 0.0);
 
     let same = wayfare(&["diff", &wide, &again, "--fail-if", "p99.ttft>+10%", "--fail-if", "mean.e2e>+10ms"]);
