@@ -46,3 +46,4 @@ mod token_rules;
 mod tools;
 mod trace_context;
 mod transports;
+mod vllm;
