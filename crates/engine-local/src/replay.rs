@@ -293,6 +293,7 @@ impl Replay {
             top_k: 0,
             min_p: 0.0,
             seed: 0,
+            seed_is_chosen: false,
             max_tokens,
             end_of_text: Arc::clone(&self.no_tokens),
             stop_token_ids: Arc::clone(&self.no_tokens),

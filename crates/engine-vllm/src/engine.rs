@@ -60,6 +60,8 @@ pub struct ModelFacts {
     pub vocab_size: u32,
     /// As the engine cores were started.
     pub policy: SchedulingPolicy,
+    /// Makes the random numbers of requests without a seed those of the server, and not the engine core's own.
+    pub sends_own_seeds: bool,
 }
 
 /// Engine cores that are ready and not served from yet. Dropping it lets them go.
@@ -71,6 +73,7 @@ pub struct AttachedEngines {
     inbox: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
     wall: WallAnchor,
+    sends_own_seeds: bool,
     go: oneshot::Sender<Outlets>,
     thread: JoinHandle<()>,
 }
@@ -130,7 +133,18 @@ impl AttachedEngines {
         let thread = thread.map_err(AttachError::Thread)?;
         match result_rx.recv() {
             Ok(Ok((limits, total_kv_blocks, version, shared))) => {
-                Ok(Self { limits, total_kv_blocks, version, inbox, shared, wall, go, thread })
+                let sends_own_seeds = facts.sends_own_seeds;
+                Ok(Self {
+                    limits,
+                    total_kv_blocks,
+                    version,
+                    inbox,
+                    shared,
+                    wall,
+                    sends_own_seeds,
+                    go,
+                    thread,
+                })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(AttachError::Gone("the thread that waits for the engines has failed".into())),
@@ -158,10 +172,10 @@ impl AttachedEngines {
     /// Begins to serve: outputs go to `sink`, the state of the whole to `board`.
     #[must_use]
     pub fn serve(self, sink: Box<dyn OutputSink>, board: Option<EngineBoard>) -> VllmEngine {
-        let Self { limits, inbox, shared, wall, go, thread, .. } = self;
+        let Self { limits, inbox, shared, wall, sends_own_seeds, go, thread, .. } = self;
         // A thread that is gone has its place dropped with it, and every request is refused.
         let _ = go.send(Outlets { sink, board });
-        VllmEngine { inbox, shared, limits, wall, thread: Mutex::new(Some(thread)) }
+        VllmEngine { inbox, shared, limits, wall, sends_own_seeds, thread: Mutex::new(Some(thread)) }
     }
 }
 
@@ -202,6 +216,7 @@ pub struct VllmEngine {
     shared: Arc<Shared>,
     limits: EngineLimits,
     wall: WallAnchor,
+    sends_own_seeds: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -236,6 +251,7 @@ impl VllmEngine {
             request,
             arrival_seconds: self.wall.unix_ns(request.arrived) as f64 / 1e9,
             data_parallel_rank: (loads.len() > 1).then_some(rank.into()),
+            sends_own_seeds: self.sends_own_seeds,
         };
         let frame = encode_add(&add).map_err(|unfit| SubmitError::NotTaken(unfit.to_string()))?;
         Ok((rank, frame))

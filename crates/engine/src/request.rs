@@ -35,6 +35,8 @@ pub struct SamplingParams {
     /// Seed of this sequence's random numbers. The n-th output token depends on the seed, n and the logits
     /// alone, so that batching and preemption do not change it.
     pub seed: u64,
+    /// Whether the client has chosen the seed. Otherwise an engine that has cheaper random numbers may take those.
+    pub seed_is_chosen: bool,
     /// The most output tokens; at least 1, prompt and output together within the model's length.
     pub max_tokens: u32,
     /// Tokens that end the text; empty when they are to be ignored.

@@ -50,8 +50,6 @@ pub(crate) struct Prepared {
     pub(crate) responses: Option<Box<ResponsesEcho>>,
     pub(crate) form: AnswerForm,
     pub(crate) metrics: MetricsWanted,
-    /// Whether the client has chosen the seed.
-    seed_was_given: bool,
 }
 
 /// One prompt of a request.
@@ -100,7 +98,7 @@ impl Prepared {
             top_k: Some(sampling.top_k).filter(|top_k| *top_k > 0),
             max_tokens: self.prompts.iter().map(|prompt| prompt.max_tokens).max().unwrap_or(0),
             n: self.n,
-            seed: self.seed_was_given.then_some(sampling.seed),
+            seed: sampling.seed_is_chosen.then_some(sampling.seed),
             stream: self.form.stream,
         }
     }
@@ -169,6 +167,7 @@ impl Preparer {
             top_k: common.top_k.map_or(0, |top_k| top_k.min(self.limits.vocab_size)),
             min_p: common.min_p,
             seed: seed.unwrap_or(own_seed),
+            seed_is_chosen: seed.is_some(),
             max_tokens: prompts.first().map_or(1, |prompt| prompt.max_tokens),
             end_of_text: if common.ignore_eos { Arc::from([]) } else { Arc::clone(&self.end_of_text) },
             stop_token_ids: common.stop_token_ids,
@@ -210,7 +209,6 @@ impl Preparer {
                 (true, false) => MetricsWanted::InHeader,
                 (true, true) => MetricsWanted::InBody,
             },
-            seed_was_given: seed.is_some(),
         })
     }
 

@@ -28,6 +28,7 @@ pub fn greedy(max_tokens: u32, end_of_text: &[TokenId]) -> SamplingParams {
         top_k: 0,
         min_p: 0.0,
         seed: 0,
+        seed_is_chosen: true,
         max_tokens,
         end_of_text: end_of_text.into(),
         stop_token_ids: Arc::from([]),

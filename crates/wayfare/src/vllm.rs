@@ -73,8 +73,8 @@ impl VllmBackend {
             PolicyOption::Fcfs => SchedulingPolicy::Fcfs,
             PolicyOption::Priority => SchedulingPolicy::Priority,
         };
-        let attached =
-            AttachedEngines::attach(attach, ModelFacts { vocab_size, policy }, clock, wall, Some(launch));
+        let facts = ModelFacts { vocab_size, policy, sends_own_seeds: engine.seed.is_some() };
+        let attached = AttachedEngines::attach(attach, facts, clock, wall, Some(launch));
         match attached {
             Ok(engines) => Ok(Self { engines, process, text }),
             Err(error) => {

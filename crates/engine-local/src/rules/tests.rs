@@ -14,6 +14,7 @@ fn request(prompt: &[TokenId], change: impl FnOnce(&mut SamplingParams, &mut Tok
         top_k: 0,
         min_p: 0.0,
         seed: 0,
+        seed_is_chosen: true,
         max_tokens: 100,
         end_of_text: [7].into(),
         stop_token_ids: [6].into(),

@@ -38,6 +38,9 @@ pub struct AddRequest<'a> {
     pub arrival_seconds: f64,
     /// The rank that is to have it, where there are several.
     pub data_parallel_rank: Option<u32>,
+    /// Sends the seed also where the client has not chosen it. With a seed, vLLM makes a generator for the request, and
+    /// draws for each of these alone.
+    pub sends_own_seeds: bool,
 }
 
 /// An engine core would not survive this request, or not understand it.
@@ -142,7 +145,7 @@ fn write_add(frame: &mut ByteBuf, add: &AddRequest<'_>) -> Written {
     write_tokens(frame, &request.prompt)?;
     // mm_features
     nil(frame)?;
-    write_sampling(frame, request)?;
+    write_sampling(frame, request, add.sends_own_seeds)?;
     // pooling_params
     nil(frame)?;
     write_f64(frame, add.arrival_seconds)?;
@@ -196,7 +199,7 @@ impl<'a> Map<'a> {
 }
 
 /// Sampling parameters, of which those that have vLLM's default value are left out.
-fn write_sampling(frame: &mut ByteBuf, request: &EngineRequest) -> Written {
+fn write_sampling(frame: &mut ByteBuf, request: &EngineRequest, sends_own_seeds: bool) -> Written {
     let sampling = &request.sampling;
     let mut map = Map::begin(frame);
     let is_greedy = sampling.temperature == 0.0;
@@ -210,7 +213,7 @@ fn write_sampling(frame: &mut ByteBuf, request: &EngineRequest) -> Written {
     if sampling.min_p > 0.0 {
         write_f64(map.key("min_p")?, decimal(sampling.min_p))?;
     }
-    if !is_greedy {
+    if !is_greedy && (sampling.seed_is_chosen || sends_own_seeds) {
         write_seed(map.key("seed")?, sampling.seed)?;
     }
     write_unsigned(map.key("max_tokens")?, sampling.max_tokens.into())?;

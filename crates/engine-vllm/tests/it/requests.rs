@@ -24,6 +24,7 @@ fn request() -> EngineRequest {
             top_k: 0,
             min_p: 0.0,
             seed: 5,
+            seed_is_chosen: true,
             max_tokens: 16,
             end_of_text: Arc::from([]),
             stop_token_ids: Arc::from([]),
@@ -42,7 +43,9 @@ fn request() -> EngineRequest {
 fn encode(request: &EngineRequest) -> Vec<u8> {
     let id = WireId { slot: 2, generation: 3 };
     let rank = (request.priority != 0).then_some(1);
-    encode_add(&AddRequest { id, request, arrival_seconds: 1700.5, data_parallel_rank: rank }).unwrap()
+    let add =
+        AddRequest { id, request, arrival_seconds: 1700.5, data_parallel_rank: rank, sends_own_seeds: false };
+    encode_add(&add).unwrap()
 }
 
 /// The message as text, one line for each field.
@@ -173,6 +176,19 @@ fn everything_a_request_can_ask_for_is_passed_on() {
     );
 }
 
+/// A generator for each request is slow on a GPU, so only those get one that need it.
+#[test]
+fn only_a_chosen_seed_is_sent() {
+    let request = |temperature, seed_is_chosen| {
+        let plain = request();
+        EngineRequest { sampling: SamplingParams { temperature, seed_is_chosen, ..plain.sampling }, ..plain }
+    };
+    let has_seed = |request: &EngineRequest| show(&encode(request)).contains("\"seed\" 5");
+    assert!(has_seed(&request(1.0, true)));
+    assert!(!has_seed(&request(1.0, false)));
+    assert!(!has_seed(&request(0.0, true)), "the most likely token needs no random numbers");
+}
+
 #[test]
 fn each_grammar_goes_under_its_name_and_with_a_backend() {
     let grammars = [
@@ -211,7 +227,13 @@ fn what_would_kill_the_engine_is_refused() {
         let mut request = request();
         change(&mut request.sampling);
         let id = WireId { slot: 0, generation: 0 };
-        let add = AddRequest { id, request: &request, arrival_seconds: 0.0, data_parallel_rank: None };
+        let add = AddRequest {
+            id,
+            request: &request,
+            arrival_seconds: 0.0,
+            data_parallel_rank: None,
+            sends_own_seeds: false,
+        };
         encode_add(&add).unwrap_err().to_string()
     });
     expect![[r#"

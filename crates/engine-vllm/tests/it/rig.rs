@@ -70,7 +70,7 @@ pub(crate) fn attach(port: u16, ranks: u16, timeout: Duration) -> Result<Attache
         ready_timeout: timeout,
         allow_untested: false,
     };
-    let facts = ModelFacts { vocab_size: 1000, policy: SchedulingPolicy::Priority };
+    let facts = ModelFacts { vocab_size: 1000, policy: SchedulingPolicy::Priority, sends_own_seeds: false };
     AttachedEngines::attach(options, facts, Arc::new(SystemClock), WallAnchor::capture(), None)
 }
 

@@ -97,7 +97,7 @@ fn all_addresses_are_none_that_engines_could_be_told() {
         ready_timeout: PATIENCE,
         allow_untested: false,
     };
-    let facts = ModelFacts { vocab_size: 10, policy: Default::default() };
+    let facts = ModelFacts { vocab_size: 10, policy: Default::default(), sends_own_seeds: false };
     let attached = AttachedEngines::attach(
         options,
         facts,
@@ -129,7 +129,7 @@ fn what_was_to_start_the_engines_is_heard() {
         ready_timeout: PATIENCE,
         allow_untested: false,
     };
-    let facts = ModelFacts { vocab_size: 10, policy: Default::default() };
+    let facts = ModelFacts { vocab_size: 10, policy: Default::default(), sends_own_seeds: false };
     let clock = std::sync::Arc::new(SystemClock);
     let mut asked = 0;
     let launch = Box::new(move |port: u16| {

@@ -8,7 +8,6 @@ JSON event on a line of standard output; or, with --auto, it answers requests by
 import argparse
 import json
 import os
-import select
 import sys
 import threading
 import time
@@ -215,7 +214,7 @@ class Peer:
 
     def run_auto(self):
         self.running = {}
-        while select.select([sys.stdin], [], [], 0)[0] == []:
+        while True:
             while self.input.poll(0 if self.running else 20):
                 self.hear()
             if not self.running:

@@ -50,3 +50,4 @@ mod tools;
 mod top;
 mod trace_context;
 mod transports;
+mod vllm;

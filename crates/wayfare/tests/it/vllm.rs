@@ -1,0 +1,145 @@
+//! The program over vLLM, which a script plays: started, served from, lost, ended.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tempfile::TempDir;
+use wayfare_testkit::{OtlpSink, default_model_path};
+
+use crate::arrived::journeys;
+use crate::client;
+use crate::raw_client::Client;
+use crate::rig::{COMPLETIONS, PATIENCE};
+use crate::server::{ServerProcess, command, failed_start};
+
+/// A folder with a `vllm` that is the engine core of the tests: it says hello where `vllm serve --headless` is told to,
+/// and answers every request with its prompt backwards.
+struct Vllm {
+    folder: TempDir,
+}
+
+impl Vllm {
+    fn new() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let python = root.join("target/vllm-peer/bin/python");
+        assert!(python.exists(), "{} is missing: run `cargo xtask test --only vllm-peer`", python.display());
+        let peer = root.join("crates/engine-vllm/tests/peer/peer.py");
+        let folder = TempDir::new().unwrap();
+        let script = format!(
+            "#!/bin/sh\n\
+             echo \"$@\" > \"$(dirname \"$0\")/arguments\"\n\
+             echo $$ > \"$(dirname \"$0\")/pid\"\n\
+             echo 'loading the model' >&2\n\
+             while [ $# -gt 0 ]; do [ \"$1\" = --data-parallel-rpc-port ] && port=$2; shift; done\n\
+             exec '{}' '{}' --auto --max-model-len 2048 --num-gpu-blocks 200 --handshake tcp://127.0.0.1:$port\n",
+            python.display(),
+            peer.display(),
+        );
+        let vllm = Self { folder };
+        fs::write(vllm.program(), script).unwrap();
+        fs::set_permissions(vllm.program(), fs::Permissions::from_mode(0o755)).unwrap();
+        vllm
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("vllm")
+    }
+
+    fn arguments(&self) -> String {
+        fs::read_to_string(self.folder.path().join("arguments")).unwrap()
+    }
+
+    fn pid(&self) -> Pid {
+        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+    }
+
+    /// The server over it.
+    fn serve(&self, variables: &[(&str, &str)]) -> ServerProcess {
+        let (model, program) = (default_model_path(), self.program());
+        let mut command = command(&[
+            model.to_str().unwrap(),
+            "--engine=vllm",
+            "--vllm-command",
+            program.to_str().unwrap(),
+            "--enable-journey-tracing",
+            "--max-model-len=2048",
+            "--",
+            "--tensor-parallel-size",
+            "2",
+        ]);
+        ServerProcess::spawn(command.envs(variables.iter().copied()))
+    }
+}
+
+#[test]
+fn vllm_is_started_served_from_and_ended() {
+    let (vllm, sink) = (Vllm::new(), OtlpSink::start());
+    let server = vllm.serve(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.grpc_endpoint())]);
+    let arguments = vllm.arguments();
+    assert!(arguments.contains("--headless --max-model-len=2048 --tensor-parallel-size 2"), "{arguments}");
+    assert!(server.log().contains("[vllm] loading the model"), "{}", server.log());
+
+    let answer =
+        client::post(&server.address, COMPLETIONS, &[], &client::completion("One two three", 3, false));
+    assert_eq!(answer.json()["choices"][0]["text"], " three twoOne");
+    assert_eq!(answer.json()["usage"]["completion_tokens"], 3);
+
+    let spans = sink.wait_for_spans("llm_core", 1, PATIENCE);
+    let core = spans.iter().find(|span| span.name == "llm_core").unwrap();
+    assert_eq!(core.text("clock.source"), Some("engine_same_host"));
+    let engine = &spans[0].resource["wayfare.engine"];
+    assert_eq!(*engine, "vllm 0.32.0".into());
+    let journeys = journeys(spans).unwrap();
+    assert_eq!(journeys[0].core_events(), ["QUEUED", "SCHEDULED", "FIRST_TOKEN", "FINISHED"]);
+    assert_eq!(journeys[0].ending(), "departed");
+
+    let pid = vllm.pid();
+    let ended = server.stop();
+    assert!(ended.status.success(), "{}", ended.log);
+    kill_process(pid, Signal::TERM).expect_err("vLLM ends with the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_vllm_is_killed_ends_with_an_error_and_the_server_is_unhealthy() {
+    let (vllm, sink) = (Vllm::new(), OtlpSink::start());
+    let server = vllm.serve(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.grpc_endpoint())]);
+    let mut client = Client::connect(server.socket_address()).await.unwrap();
+    let body = json!({"prompt": "Hi", "max_tokens": 2000, "stream": true, "ignore_eos": true}).to_string();
+    client.send(COMPLETIONS, &body).await.unwrap();
+    client.read_until("\"text\":").await;
+    kill_process(vllm.pid(), Signal::KILL).unwrap();
+    let rest = client.answer().await.unwrap().text;
+    assert!(rest.contains("\"error\""), "{rest}");
+    let address = server.address.clone();
+    let health = tokio::task::spawn_blocking(move || client::get(&address, "/health").status).await.unwrap();
+    assert_eq!(health, 503);
+    let journeys = journeys(sink.wait_for_spans("llm_core", 1, PATIENCE)).unwrap();
+    assert_eq!(journeys[0].finish_status(), Some("error"));
+    assert!(server.stop().status.success());
+}
+
+#[test]
+fn what_cannot_be_started_says_what_to_do() {
+    let model = default_model_path();
+    let model = model.to_str().unwrap();
+    for (arguments, problem) in [
+        (&["sim", "--engine=vllm"][..], "`sim` is served by the local engine"),
+        (&[model, "--engine-address=tcp://127.0.0.1:1"], "--engine-address: that is for --engine vllm"),
+        (&[model, "--engine=vllm", "--vllm-command=/no/such/vllm"], "pip install vllm"),
+        (&[model, "--engine=vllm", "--vllm-command=/bin/false"], "before it was ready"),
+        (&[model, "--engine=vllm", "--threads=2"], "--threads is an option of the local engine"),
+        (
+            &[model, "--engine=vllm", "--engine-address=tcp://127.0.0.1:0", "--block-size=16"],
+            "--block-size=16 is set where",
+        ),
+        (&["sim", "--engine-address=127.0.0.1:1"], "tcp://HOST:PORT"),
+    ] {
+        let ended = failed_start(&mut command(arguments));
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.log);
+        assert!(ended.log.contains(problem), "{arguments:?}: {}", ended.log);
+    }
+}
