@@ -46,7 +46,7 @@ pub(crate) struct VllmOptions {
     #[arg(long, default_value = "vllm", value_name = "PROGRAM")]
     pub(crate) vllm_command: PathBuf,
 
-    /// Takes versions of vLLM that nobody has tried with this server.
+    /// Takes versions of vLLM other than 0.23 to 0.33, whose messages are not known here.
     #[arg(long)]
     pub(crate) allow_untested_vllm: bool,
 
