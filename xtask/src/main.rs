@@ -12,6 +12,7 @@ mod server;
 mod soak;
 mod test;
 mod tidy;
+mod vllm_peer;
 
 use std::process::ExitCode;
 

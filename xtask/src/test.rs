@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::process::{self, cargo};
-use crate::{browser, clients, demo, model, tidy};
+use crate::{browser, clients, demo, model, tidy, vllm_peer};
 
 /// Options of `cargo xtask test`.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", run: tidy::run },
     Step { name: "clippy", run: clippy },
     Step { name: "model", run: || model::ensure().map(drop) },
+    Step { name: "vllm-peer", run: vllm_peer::ensure },
     Step { name: "tests", run: tests },
     Step { name: "doctests", run: || process::run(&mut cargo(&["test", "--workspace", "--doc"])) },
     Step { name: "browser", run: browser::run },

@@ -106,6 +106,11 @@ impl LiveServer {
             .route("/journeys/events", get(events))
             .with_state(Arc::clone(&self.shared))
     }
+
+    /// Ends the streams of all readers of the events; nobody can read them any more.
+    pub fn end_events(&self) {
+        self.shared.events.close();
+    }
 }
 
 impl Drop for LiveServer {

@@ -174,6 +174,9 @@ pub enum SubmitError {
         "the server serves in order of arrival and takes no priorities; they need --scheduling-policy priority"
     )]
     NoPriorities,
+    /// The engine cannot do what the request asks for.
+    #[error("the engine does not take the request: {0}")]
+    NotTaken(String),
     /// As many requests wait as may; one more would only make all of them later.
     #[error("{waiting} requests are waiting already, which is the limit; try again later")]
     Overloaded {

@@ -6,11 +6,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use wayfare_journey::{
-    Clock as _, CoreEvent, CoreEventKind, FinishStatus, FinishedJourney, HeadSampler, IncomingHeaders,
-    JourneyHandle, JourneySink, KeepRules, MonoNs, Phase, Progress, RequestLabel, SamplingPolicy,
-    ScheduleKind, SystemClock, TraceSampler, Tracer,
+    Clock as _, CoreEvent, CoreEventKind, FinishStatus, FinishedJourney, FlightRecorder, HeadSampler,
+    IncomingHeaders, JourneyHandle, JourneySink, KeepRules, LiveTracing, MonoNs, Phase, Progress,
+    RequestLabel, SamplingPolicy, ScheduleKind, SystemClock, TraceSampler, Tracer, WallAnchor,
 };
 
 const ROUNDS: u32 = 30;
@@ -27,6 +28,16 @@ impl JourneySink for Forget {
 
 fn tracer(policy: impl Into<SamplingPolicy>) -> Tracer {
     Tracer::new(Arc::new(SystemClock), policy, Arc::new(Forget))
+}
+
+/// With a live view, and with a flight recorder over plain memory when it is to have one.
+fn live_tracer(sample_rate: f64, has_recorder: bool) -> Tracer {
+    let recorder = has_recorder.then(|| {
+        let memory = (0..FlightRecorder::bytes(64) / 8).map(|_| AtomicU64::new(0)).collect();
+        FlightRecorder::begin(Box::leak(memory), 1, MonoNs(1), WallAnchor::new(MonoNs(1), 1)).unwrap()
+    });
+    let live = LiveTracing { ends: Some(Arc::new(Forget)), recorder };
+    Tracer::with_live_view(Arc::new(SystemClock), rate(sample_rate), Arc::new(Forget), live)
 }
 
 fn rate(rate: f64) -> HeadSampler {
@@ -123,4 +134,19 @@ fn main() {
     let keep: KeepRules = "slow>2s,ttft>500ms,error,aborted".parse().unwrap();
     let discarded = tracer(SamplingPolicy::new(0.0, TraceSampler::default(), keep).unwrap());
     report("recorded, discarded", measure(|| whole_request(&discarded, &label, traceparent)), 1000.0);
+
+    let only_shown = live_tracer(0.0, false);
+    report(
+        "sampled out, shown while it runs",
+        measure(|| whole_request(&only_shown, &label, traceparent)),
+        1000.0,
+    );
+    let shown = live_tracer(1.0, false);
+    report("recorded, shown while it runs", measure(|| whole_request(&shown, &label, traceparent)), 1000.0);
+    let in_recorder = live_tracer(1.0, true);
+    report(
+        "recorded, in the flight recorder",
+        measure(|| whole_request(&in_recorder, &label, traceparent)),
+        2000.0,
+    );
 }

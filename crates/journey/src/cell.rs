@@ -549,7 +549,8 @@ impl FinishedJourney {
             // Once as it was reported, once in the ending.
             + 2 * cell.failure.get().map_or(0, message);
         let cores: usize = self.cores().map(|(_, core)| core.memory_bytes()).sum();
-        size_of::<JourneyCell>() + texts + size_of_val(cell.core_slots()) + cores
+        let live: usize = cell.core_slots().iter().map(|slot| slot.live.heap_bytes()).sum();
+        size_of::<JourneyCell>() + texts + size_of_val(cell.core_slots()) + live + cores
     }
 
     /// From arrival to the end of the response, in nanoseconds.

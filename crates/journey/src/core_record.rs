@@ -23,6 +23,10 @@ pub struct CoreRecord {
     pub opened: MonoNs,
     /// Which engine of the server has the sequence.
     pub engine_id: u32,
+    /// How the times of its events were had, when the engine is in another process.
+    pub clock_source: Option<ClockSource>,
+    /// Events that the engine did not tell of.
+    pub inferred: InferredEvents,
     /// Prompt tokens of the sequence.
     pub prefill_total: u32,
     /// The most output tokens the sequence may generate.
@@ -37,6 +41,36 @@ pub struct CoreRecord {
     pub(crate) account: Option<CoreLedger>,
     /// In the order of the events. FIRST_TOKEN may part them, so there are at most two.
     folded: SmallVec<[(u32, FoldedPairs); 2]>,
+}
+
+/// How the times of an engine in another process become ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockSource {
+    /// It reads the same clock.
+    EngineSameHost,
+    /// The difference of the clocks is estimated from the delivery of its messages.
+    Estimated,
+}
+
+impl ClockSource {
+    /// The value of the `clock.source` attribute.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ClockSource::EngineSameHost => "engine_same_host",
+            ClockSource::Estimated => "estimated",
+        }
+    }
+}
+
+/// Which events of a sequence the engine did not tell of: the server knows them, or assumes them for want of anything
+/// better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InferredEvents {
+    /// QUEUED is the moment at which the request was sent.
+    pub queued: bool,
+    /// FINISHED is the moment at which the server gave the request up, or lost its engine.
+    pub finished: bool,
 }
 
 /// What a PREEMPTED event stands for that takes the place of several pairs of PREEMPTED and SCHEDULED(RESUME),
@@ -60,6 +94,8 @@ impl CoreRecord {
             span_id: SpanId::random(),
             opened,
             engine_id: 0,
+            clock_source: None,
+            inferred: InferredEvents::default(),
             prefill_total,
             decode_max,
             events: SmallVec::new(),

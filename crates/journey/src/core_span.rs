@@ -5,7 +5,7 @@
 //! and not beyond [`MAX_CORE_EVENTS`](crate::MAX_CORE_EVENTS).
 
 use crate::cell::OpenJourney;
-use crate::core_record::CoreRecord;
+use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
 use crate::live::{LiveSequence, SequenceKey};
 use crate::{CoreLedger, MonoNs};
@@ -52,6 +52,28 @@ impl CoreSpan {
     #[inline]
     pub fn advance(&self, progress: Progress, decodes: bool, at: MonoNs) {
         self.live.advance(progress, decodes, at);
+    }
+
+    /// The events come from an engine in another process.
+    pub fn of_engine(&mut self, engine_id: u32, clock_source: ClockSource) {
+        if let Some(record) = &mut self.record {
+            record.engine_id = engine_id;
+            record.clock_source = Some(clock_source);
+        }
+    }
+
+    /// QUEUED, which is recorded next, is not what the engine said.
+    pub fn infer_queued(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.inferred.queued = true;
+        }
+    }
+
+    /// FINISHED, which is recorded next, is not what the engine said.
+    pub fn infer_finished(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.inferred.finished = true;
+        }
     }
 
     /// Ends the span with its FINISHED event. The ledger is what the events tell.

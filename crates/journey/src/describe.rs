@@ -140,6 +140,9 @@ pub fn describe_core(cell: &JourneyCell, index: u32, core: &CoreRecord, to: Visi
     }
     to.int(key::SEQUENCE_INDEX, index.into());
     to.int(key::ENGINE_ID, core.engine_id.into());
+    if let Some(source) = core.clock_source {
+        to.text(key::CLOCK_SOURCE, source.as_str());
+    }
     let ledger = core.ledger();
     describe_core_ledger(&ledger, to);
     to.int(key::TOKENS_CACHED, ledger.cached_tokens.into());
@@ -209,11 +212,12 @@ fn describe_core_event(
     to.int(core_key::DECODE_MAX_TOKENS, record.decode_max.into());
     to.int(core_key::NUM_PREEMPTIONS, recorded.num_preemptions.into());
     match &recorded.kind {
+        CoreEventKind::Queued if record.inferred.queued => to.bool(core_key::INFERRED, true),
         CoreEventKind::Queued | CoreEventKind::FirstToken => {}
         CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens, wait } => {
             to.text(core_key::SCHEDULE_KIND, kind.as_str());
             to.int(core_key::CACHED_TOKENS, (*cached_tokens).into());
-            to.int(core_key::SCHEDULED_TOKENS, (*scheduled_tokens).into());
+            int_if_any(to, core_key::SCHEDULED_TOKENS, *scheduled_tokens);
             if let Some(wait) = wait {
                 to.text(core_key::WAIT_REASON, wait.reason.as_str());
                 if let Some(blocker) = &wait.blocker {
@@ -225,14 +229,19 @@ fn describe_core_event(
             if let Some(by) = by {
                 to.text(core_key::PREEMPTED_BY, by.as_str());
             }
-            to.int(core_key::TOKENS_LOST, (*tokens_lost).into());
-            to.int(core_key::KV_BLOCKS_FREED, (*blocks_freed).into());
+            int_if_any(to, core_key::TOKENS_LOST, *tokens_lost);
+            int_if_any(to, core_key::KV_BLOCKS_FREED, *blocks_freed);
             if let Some(folded) = record.folded(index) {
                 to.int(core_key::FOLDED, folded.pairs.into());
                 to.int(core_key::FOLDED_PREEMPTED_NS, saturated(folded.preempted_ns));
             }
         }
-        CoreEventKind::Finished { status } => to.text(core_key::FINISH_STATUS, status.as_str()),
+        CoreEventKind::Finished { status } => {
+            to.text(core_key::FINISH_STATUS, status.as_str());
+            if record.inferred.finished {
+                to.bool(core_key::INFERRED, true);
+            }
+        }
     }
 }
 
@@ -249,6 +258,12 @@ fn schema_event(kind: &CoreEventKind) -> Event {
 /// The event's name without its prefix.
 fn event_type(event: Event) -> &'static str {
     event.name.rsplit_once('.').map_or(event.name, |(_, event_type)| event_type)
+}
+
+fn int_if_any(to: Visitor<'_>, attribute: Attribute, count: u32) {
+    if count > 0 {
+        to.int(attribute, count.into());
+    }
 }
 
 fn text_if_any(to: Visitor<'_>, attribute: Attribute, text: &str) {

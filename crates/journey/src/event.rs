@@ -61,7 +61,7 @@ pub enum CoreEventKind {
         kind: ScheduleKind,
         /// Prompt tokens whose KV blocks were found in the prefix cache.
         cached_tokens: u32,
-        /// Tokens this step computes for the sequence.
+        /// Tokens this step computes for the sequence; 0 where the engine does not say.
         scheduled_tokens: u32,
         /// What it had waited for, when anything stood in its way.
         wait: Option<Wait>,
@@ -72,9 +72,9 @@ pub enum CoreEventKind {
     Preempted {
         /// The request that needed the blocks.
         by: Option<RequestLabel>,
-        /// Tokens whose KV was lost and must be computed again.
+        /// Tokens whose KV was lost and must be computed again; 0 where the engine does not say.
         tokens_lost: u32,
-        /// KV blocks that went back to the pool.
+        /// KV blocks that went back to the pool; 0 where the engine does not say.
         blocks_freed: u32,
     },
     /// The sequence left the scheduler.

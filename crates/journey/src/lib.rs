@@ -39,7 +39,7 @@ pub use board::{EngineBoard, EngineTotals, QueueWaits, StepView, WaitNow};
 pub use cell::{FinishedJourney, JourneyCell, JourneyHandle, TokenAccount};
 pub use clock::{Clock, MonoNs, SystemClock, WallAnchor};
 pub use context::{SpanId, TraceContext, TraceId, TraceResponse};
-pub use core_record::{CoreRecord, FoldedPairs, MAX_CORE_EVENTS};
+pub use core_record::{ClockSource, CoreRecord, FoldedPairs, InferredEvents, MAX_CORE_EVENTS};
 pub use core_span::CoreSpan;
 pub use describe::{
     AttributeVisitor, describe_core, describe_core_events, describe_request, describe_request_events,

@@ -252,6 +252,14 @@ impl LiveSequence {
         Self { words, key: request }
     }
 
+    /// Bytes on the heap, allocation included.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self.words {
+            Words::Heap(_) => size_of::<[u64; SEQUENCE_WORDS]>() + 2 * size_of::<usize>(),
+            Words::Mapped(_) => 0,
+        }
+    }
+
     #[inline]
     fn put(&self, index: usize, value: u64) {
         self.words[index].store(value, Ordering::Relaxed);

@@ -131,14 +131,15 @@ pub mod core_event_attribute {
         NUM_PREEMPTIONS = "num_preemptions" Int "Preemptions so far, this event included; each PREEMPTED counts as many times as its journey.folded says.";
         SCHEDULE_KIND = "schedule.kind" Text "FIRST, or RESUME after a preemption (SCHEDULED).";
         CACHED_TOKENS = "cached_tokens" Int "Prompt tokens found in the prefix cache (SCHEDULED).";
-        SCHEDULED_TOKENS = "scheduled_tokens" Int "Tokens this step computes for the request (SCHEDULED).";
+        SCHEDULED_TOKENS = "scheduled_tokens" Int "Tokens this step computes for the request; absent where the engine does not say (SCHEDULED).";
         WAIT_REASON = "wait.reason" Text "Why it had waited, for most of the time: token_budget, max_num_seqs, kv_blocks, head_of_line or paused; absent when it was scheduled by the first step after it came (SCHEDULED).";
         WAIT_BLOCKER = "wait.blocker" Text "The request that was to blame for that wait, where it was one alone (SCHEDULED).";
         PREEMPTED_BY = "preempted.by" Text "The request that needed the KV blocks (PREEMPTED).";
-        TOKENS_LOST = "tokens_lost" Int "Tokens whose KV must be computed again (PREEMPTED).";
-        KV_BLOCKS_FREED = "kv.blocks_freed" Int "KV blocks that went back to the pool (PREEMPTED).";
+        TOKENS_LOST = "tokens_lost" Int "Tokens whose KV must be computed again; absent where the engine does not say (PREEMPTED).";
+        KV_BLOCKS_FREED = "kv.blocks_freed" Int "KV blocks that went back to the pool; absent where the engine does not say (PREEMPTED).";
         FOLDED = "journey.folded" Int "How many pairs of PREEMPTED and SCHEDULED(RESUME) this event and the next one stand for, when it is more than one (PREEMPTED).";
         FOLDED_PREEMPTED_NS = "journey.folded_preempted_ns" Int "Time between PREEMPTED and SCHEDULED(RESUME) of all these pairs together, in nanoseconds (PREEMPTED with journey.folded).";
+        INFERRED = "journey.inferred" Bool "True where the engine did not say so: the server knows it, or assumes it for want of anything better (QUEUED, FINISHED).";
         FINISH_STATUS = "finish.status" Text "stopped, length, aborted, ignored or error (FINISHED).";
     }
 }
@@ -199,6 +200,7 @@ pub mod span_attribute {
         REQUEST_ID = "gen_ai.request.id" Text "The response's id; the same on both spans.";
         SEQUENCE_INDEX = "wayfare.sequence_index" Int "Which sequence of the request this is, from 0 (llm_core).";
         ENGINE_ID = "wayfare.engine_id" Int "Which engine of the server had it; with scheduler.step it names a step (llm_core).";
+        CLOCK_SOURCE = "clock.source" Text "How the times of an engine in another process were had: engine_same_host, they are those of this host's clock; estimated, from the delivery of its messages (llm_core).";
         HTTP_ROUTE = "http.route" Text "The matched route.";
         STATUS_CODE = "http.response.status_code" Int "Status of the response.";
         ERROR_TYPE = "error.type" Text "Class of the error, when the request failed.";

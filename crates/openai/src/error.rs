@@ -300,7 +300,7 @@ impl ApiError {
                 completion: max_tokens,
                 where_prompt: param,
             },
-            SubmitError::NeverFits { .. } | SubmitError::InvalidPrompt(_) => {
+            SubmitError::NeverFits { .. } | SubmitError::InvalidPrompt(_) | SubmitError::NotTaken(_) => {
                 ApiError::Refused { param, problem: error.to_string() }
             }
             SubmitError::NoPriorities => ApiError::unsupported("priority", error.to_string()),

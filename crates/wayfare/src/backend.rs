@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use tracing::{info, warn};
-use wayfare_engine::{OutputSink, SchedulingPolicy};
+use wayfare_engine::{Engine, EngineControl, OutputSink, SchedulingPolicy};
 use wayfare_engine_local::{
-    EngineOptions as LocalEngineOptions, Executor, FailurePlan, LocalEngine, QueueLimits, SamplingExecutor,
-    SimulatedExecutor, StepTracing,
+    EngineOptions as LocalEngineOptions, Executor, FailurePlan, LocalEngine, QueueLimits, RefusingEngine,
+    SamplingExecutor, SimulatedExecutor, StepTracing,
 };
 use wayfare_journey::{Clock, EngineBoard};
+use wayfare_journey_otlp::EngineDescription;
 use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_text::{GgufVocabulary, TextFiles};
@@ -21,25 +22,124 @@ use crate::memory::{KvDemand, available_bytes, gibibytes, num_kv_blocks};
 use crate::model::ModelArgument;
 use crate::progress::byte_bar;
 use crate::simulation::{Simulated, refuse_for_real_model};
+use crate::vllm::{RunningVllm, VllmBackend};
 
 const CPU_MAX_NUM_SEQS: u32 = 32;
 const MAX_NUM_BATCHED_TOKENS: u32 = 2048;
 const BLOCK_SIZE: u32 = 16;
 
 /// An engine that is ready to be started, and the text side of its model.
-pub(crate) struct Backend {
-    pub(crate) config: SchedulerConfig,
+pub(crate) enum Backend {
+    Local(LocalBackend),
+    Vllm(VllmBackend),
+}
+
+impl Backend {
+    /// What the resource of the traces says of it.
+    pub(crate) fn description(&self, model: String) -> EngineDescription {
+        match self {
+            Backend::Local(LocalBackend { config, engine_name, .. }) => EngineDescription {
+                model,
+                engine: (*engine_name).to_owned(),
+                max_num_seqs: config.max_num_seqs,
+                max_num_batched_tokens: config.max_num_batched_tokens,
+                block_size: config.block_size,
+                num_kv_blocks: config.num_kv_blocks,
+            },
+            Backend::Vllm(backend) => {
+                let engines = backend.engines();
+                let limits = engines.limits();
+                EngineDescription {
+                    model,
+                    engine: format!("vllm {}", engines.version().unwrap_or("of an unknown version")),
+                    max_num_seqs: limits.max_num_seqs,
+                    max_num_batched_tokens: limits.max_num_batched_tokens,
+                    block_size: limits.block_size,
+                    num_kv_blocks: u32::try_from(engines.total_kv_blocks()).unwrap_or(u32::MAX),
+                }
+            }
+        }
+    }
+
+    /// Starts the engine: its outputs go to `sink`.
+    ///
+    /// # Errors
+    /// When no thread can be had, or steps are to be traced that cannot be.
+    pub(crate) fn start(
+        self,
+        sink: Box<dyn OutputSink>,
+        clock: Arc<dyn Clock>,
+        steps: Option<StepTracing>,
+        board: Option<EngineBoard>,
+    ) -> Result<(RunningEngine, TextFiles)> {
+        match self {
+            Backend::Local(backend) => {
+                let failures = backend.failures.clone();
+                let (engine, text) = backend.start(sink, clock, steps, board)?;
+                Ok((RunningEngine::Local { engine: Arc::new(engine), failures }, text))
+            }
+            Backend::Vllm(backend) => {
+                if steps.is_some() {
+                    bail!(
+                        "--step-tracing-enabled needs the local engine: vLLM's engine cores do not tell their steps"
+                    );
+                }
+                let (running, text) = backend.start(sink, board);
+                Ok((RunningEngine::Vllm(running), text))
+            }
+        }
+    }
+}
+
+/// The engine of a running server.
+pub(crate) enum RunningEngine {
+    Local { engine: Arc<LocalEngine>, failures: Option<FailurePlan> },
+    Vllm(RunningVllm),
+}
+
+impl RunningEngine {
+    /// For the API.
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        match self {
+            RunningEngine::Local { engine, failures: None } => Arc::clone(engine) as _,
+            RunningEngine::Local { engine, failures: Some(plan) } => {
+                Arc::new(RefusingEngine::new(Arc::clone(engine) as _, plan))
+            }
+            RunningEngine::Vllm(running) => Arc::clone(&running.engine) as _,
+        }
+    }
+
+    /// For operators.
+    pub(crate) fn control(&self) -> Arc<dyn EngineControl> {
+        match self {
+            RunningEngine::Local { engine, .. } => Arc::clone(engine) as _,
+            RunningEngine::Vllm(running) => Arc::clone(&running.engine) as _,
+        }
+    }
+
+    /// Takes no more requests, aborts those in flight, and waits until everything has ended.
+    pub(crate) fn stop(&self) {
+        match self {
+            RunningEngine::Local { engine, .. } => engine.stop(),
+            RunningEngine::Vllm(running) => running.stop(),
+        }
+    }
+}
+
+/// An engine in this process that is ready to be started, and the text side of its model.
+pub(crate) struct LocalBackend {
+    config: SchedulerConfig,
     text: TextFiles,
     /// Which engine it is, for the resource of the traces.
-    pub(crate) engine_name: &'static str,
+    engine_name: &'static str,
     vocab_size: u32,
     executor: Box<dyn Executor>,
     queue_limits: QueueLimits,
     /// What is made to fail, if anything is.
-    pub(crate) failures: Option<FailurePlan>,
+    failures: Option<FailurePlan>,
 }
 
-impl Backend {
+impl LocalBackend {
     /// Reads the model into memory.
     ///
     /// # Errors
@@ -68,11 +168,7 @@ impl Backend {
         }
     }
 
-    /// Starts the engine thread.
-    ///
-    /// # Errors
-    /// When no thread can be had.
-    pub(crate) fn start(
+    fn start(
         self,
         sink: Box<dyn OutputSink>,
         clock: Arc<dyn Clock>,
@@ -218,7 +314,7 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
 }
 
 /// The same vocabulary for the crate that tokenises, which knows nothing of weight files.
-fn text_vocabulary(vocabulary: &wayfare_model_cpu::GgufVocabulary) -> GgufVocabulary {
+pub(crate) fn text_vocabulary(vocabulary: &wayfare_model_cpu::GgufVocabulary) -> GgufVocabulary {
     let from = vocabulary.clone();
     GgufVocabulary {
         model: from.model,

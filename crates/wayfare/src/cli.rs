@@ -5,6 +5,7 @@ mod http;
 mod insight;
 mod live;
 mod simulation;
+mod vllm;
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -25,6 +26,7 @@ pub(crate) use self::live::{FlightOptions, LiveOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
+pub(crate) use vllm::{EngineKind, VllmOptions};
 
 /// Where an API key is looked for that is not given as an option.
 const API_KEY_VARIABLES: [&str; 2] = ["WAYFARE_API_KEY", "VLLM_API_KEY"];
@@ -88,6 +90,9 @@ pub(crate) struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) engine: EngineOptions,
+
+    #[command(flatten)]
+    pub(crate) vllm: VllmOptions,
 
     #[command(flatten)]
     pub(crate) simulation: SimulationOptions,

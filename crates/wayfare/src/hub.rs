@@ -12,15 +12,20 @@ const RETRIES: usize = 3;
 /// The file that makes a directory a model's.
 const CONFIG: &str = "config.json";
 
-/// Whether a file of a repository belongs to a model directory as we read it.
-fn is_needed(file: &str) -> bool {
+/// Whether a file of a repository is of a model's text side.
+fn is_of_text_side(file: &str) -> bool {
     const NAMED: [&str; 5] =
         [CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
     let is_template = || file.starts_with("additional_chat_templates/") && file.ends_with(".jinja");
+    NAMED.contains(&file) || is_template()
+}
+
+/// Whether a file of a repository belongs to a model directory as we read it.
+fn is_needed(file: &str) -> bool {
     let is_weights = || {
         !file.contains('/') && (file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json"))
     };
-    NAMED.contains(&file) || is_template() || is_weights()
+    is_of_text_side(file) || is_weights()
 }
 
 /// Downloads a model, or finds it in the cache, and returns the path of its directory or file. Shows progress
@@ -29,6 +34,24 @@ fn is_needed(file: &str) -> bool {
 /// # Errors
 /// When the hub cannot be reached, does not have the model, or has it in a form that is not supported.
 pub(crate) fn fetch(owner: &str, repository: &str, file: Option<&str>) -> Result<PathBuf> {
+    fetch_files(owner, repository, file, is_needed)
+}
+
+/// Downloads what is needed to speak with a model whose weights others load, or finds it in the cache, and returns the
+/// path of its directory.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) fn fetch_text_side(owner: &str, repository: &str) -> Result<PathBuf> {
+    fetch_files(owner, repository, None, is_of_text_side)
+}
+
+fn fetch_files(
+    owner: &str,
+    repository: &str,
+    file: Option<&str>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<PathBuf> {
     let name = format!("{owner}/{repository}");
     let unreachable = || {
         format!(
@@ -41,7 +64,7 @@ pub(crate) fn fetch(owner: &str, repository: &str, file: Option<&str>) -> Result
     if let Some(file) = file {
         return model.get(file).with_context(unreachable);
     }
-    match fetch_directory(&model, &name) {
+    match fetch_directory(&model, &name, is_wanted) {
         Ok(directory) => Ok(directory),
         Err(error) => {
             let cached = Cache::from_env().repo(Repo::model(name.clone())).get(CONFIG);
@@ -54,13 +77,13 @@ pub(crate) fn fetch(owner: &str, repository: &str, file: Option<&str>) -> Result
     }
 }
 
-fn fetch_directory(model: &ApiRepo, name: &str) -> Result<PathBuf> {
+fn fetch_directory(model: &ApiRepo, name: &str, is_wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let files: Vec<String> = model.info()?.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
     if !files.iter().any(|file| file == CONFIG) {
         let named = files.iter().find(|file| file.ends_with(".gguf")).map_or("FILE.gguf", String::as_str);
         bail!("{name} has no {CONFIG}; of a repository of GGUF files, name one: {name}:{named}");
     }
-    for file in files.iter().filter(|file| is_needed(file)) {
+    for file in files.iter().filter(|file| is_wanted(file)) {
         model.get(file).with_context(|| format!("{file} could not be fetched"))?;
     }
     let config = model.get(CONFIG)?;
@@ -81,6 +104,7 @@ mod tests {
             "additional_chat_templates/tool.jinja",
         ] {
             assert!(is_needed(file), "{file}");
+            assert_eq!(is_of_text_side(file), !file.contains("safetensors"), "{file}");
         }
         for file in ["pytorch_model.bin", "onnx/model.safetensors", "README.md", "model.gguf"] {
             assert!(!is_needed(file), "{file}");

@@ -23,6 +23,7 @@ mod telemetry_metrics;
 #[cfg(feature = "top")]
 mod top;
 mod traces;
+mod vllm;
 
 use std::process::ExitCode;
 

@@ -11,20 +11,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wayfare_console::AboutServer;
-use wayfare_engine::{Engine as _, EngineControl};
-use wayfare_engine_local::RefusingEngine;
+use wayfare_engine::EngineControl;
 use wayfare_journey::{Clock, SystemClock, Tracer, WallAnchor};
 use wayfare_journey_otlp::EngineDescription;
 use wayfare_openai::{
     Server, ServerConfig, ServerLimits, ShutdownHandle, engine_admin_routes, output_channel,
 };
 
-use crate::backend::Backend;
-use crate::cli::{AdminOptions, HttpLimitOptions, ServeOptions};
+use crate::backend::{Backend, LocalBackend};
+use crate::cli::{AdminOptions, EngineKind, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::model;
 use crate::signals::EndSignals;
-use crate::telemetry::{self, ServerOptions};
+use crate::telemetry::{self, ServerOptions, Telemetry};
+use crate::vllm::{VllmBackend, refuse_vllm_options};
 
 /// How often a draining server looks whether everything has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -59,25 +59,31 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let wall = WallAnchor::capture();
     let served_model_names = served_names(options);
-    let backend = Backend::load(&argument, &options.engine, &options.simulation)?;
-    let description = EngineDescription {
-        model: served_model_names[0].clone(),
-        engine: backend.engine_name.to_owned(),
-        max_num_seqs: backend.config.max_num_seqs,
-        max_num_batched_tokens: backend.config.max_num_batched_tokens,
-        block_size: backend.config.block_size,
-        num_kv_blocks: backend.config.num_kv_blocks,
+    let backend = match options.vllm.engine {
+        EngineKind::Local => {
+            refuse_vllm_options(&options.vllm)?;
+            Backend::Local(LocalBackend::load(&argument, &options.engine, &options.simulation)?)
+        }
+        EngineKind::Vllm => Backend::Vllm(VllmBackend::attach(
+            &argument,
+            &options.vllm,
+            &options.engine,
+            &options.simulation,
+            &runtime,
+            Arc::clone(&clock),
+            wall,
+        )?),
     };
+    let description = backend.description(served_model_names[0].clone());
     let about = about(&description, options);
     let telemetry = settings.start(Arc::clone(&clock), wall, description)?;
     let journey_routes = telemetry.routes(Arc::clone(&clock), wall, about);
     let page_routes = telemetry.page_routes();
 
     let (sink, hub) = output_channel();
-    let failures = backend.failures.clone();
     let board = telemetry.tracer.as_ref().map(|tracer| tracer.board().clone());
-    let (engine, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
-    let engine = Arc::new(engine);
+    let (running, text) = backend.start(Box::new(sink), Arc::clone(&clock), telemetry.steps(), board)?;
+    let engine = running.engine();
     let limits = engine.limits();
     if limits.context_tokens() < limits.max_model_len {
         warn!(
@@ -89,10 +95,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let config = ServerConfig {
         served_model_names,
         api_keys: options.http.api_keys(variable),
-        engine: match &failures {
-            Some(plan) => Arc::new(RefusingEngine::new(Arc::clone(&engine) as _, plan)),
-            None => Arc::clone(&engine) as _,
-        },
+        engine,
         tokenizer: text.tokenizer,
         chat: options.chat.config(text.chat_template),
         end_of_text: text.end_of_text,
@@ -110,9 +113,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         // Until here a signal ends the process by itself: there is nothing to drain.
         let mut signals = EndSignals::listen()?;
         let tracer = telemetry.tracer.clone();
-        let admin = admin_address
-            .map(|address| serve_admin(address, tracer, Arc::clone(&engine) as _))
-            .transpose()?;
+        let admin =
+            admin_address.map(|address| serve_admin(address, tracer, running.control())).transpose()?;
         let listener = address.listen()?;
         announce(&listener.url(tls.is_some())?);
         let mut router = server.router_with_open(journey_routes, page_routes);
@@ -121,14 +123,15 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
             router = router.layer(cors);
         }
         let http = HttpServer::new(router, tls, &connection_limits(&options.http_limits));
-        let served = serve(listener, http, &server, &mut signals, options.http.shutdown_timeout).await;
+        let served =
+            serve(listener, http, &server, &telemetry, &mut signals, options.http.shutdown_timeout).await;
         if let Some(admin) = admin {
             admin.abort();
         }
         served
     })?;
     // The engine first: by then the exporter has every journey.
-    engine.stop();
+    running.stop();
     telemetry.stop(&*clock, options.http.shutdown_timeout);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
@@ -215,6 +218,7 @@ async fn serve(
     listener: Listener,
     http: HttpServer,
     server: &Server,
+    telemetry: &Telemetry,
     signals: &mut EndSignals,
     drain_time: Duration,
 ) -> Result<()> {
@@ -237,6 +241,7 @@ async fn serve(
         warn!("{cut_short} requests in flight are ended before their time");
     }
     shutdown.close();
+    telemetry.end_events();
     close.cancel();
     // A connection that stays open, or a client that reads nothing, does not hold the server up.
     if tokio::time::timeout(CLOSE_TIME, &mut serving).await.is_err() {

@@ -306,6 +306,13 @@ impl Telemetry {
         self.store.is_some() || self.is_live
     }
 
+    /// Ends the streams of events, whose readers would stay for ever.
+    pub(crate) fn end_events(&self) {
+        if let Some(live) = &self.live {
+            live.end_events();
+        }
+    }
+
     /// What tracing says about itself at `/metrics`.
     pub(crate) fn metrics(&self) -> TelemetryMetrics {
         TelemetryMetrics::new(self.tracer.clone(), self.exporter.as_ref().map(Exporter::counters))

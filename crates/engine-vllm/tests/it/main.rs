@@ -1,6 +1,13 @@
 //! Tests of the vLLM engine through what it reads and writes.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod failures;
 mod golden;
+mod journeys;
 mod malformed;
+mod peer;
+mod ranks;
 mod requests;
+mod rig;
+mod serving;
+mod startup;

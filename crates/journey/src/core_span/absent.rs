@@ -5,7 +5,7 @@
 //! remains is the engine side as if journeys had never been written. Such a build cannot trace.
 
 use crate::cell::OpenJourney;
-use crate::core_record::CoreRecord;
+use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, Progress};
 use crate::live::{LiveSequence, SequenceKey};
 use crate::{CoreLedger, MonoNs};
@@ -33,6 +33,21 @@ impl CoreSpan {
 
     /// Is never called.
     pub fn record(&mut self, _: CoreEvent) {
+        match *self {}
+    }
+
+    /// Is never called.
+    pub fn of_engine(&mut self, _: u32, _: ClockSource) {
+        match *self {}
+    }
+
+    /// Is never called.
+    pub fn infer_queued(&mut self) {
+        match *self {}
+    }
+
+    /// Is never called.
+    pub fn infer_finished(&mut self) {
         match *self {}
     }
 

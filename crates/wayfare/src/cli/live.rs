@@ -31,7 +31,7 @@ pub(crate) struct TopOptions {
     pub(crate) api_key: Option<String>,
 
     /// How often the server is asked, in seconds.
-    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = super::time_limit)]
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = interval)]
     pub(crate) interval: std::time::Duration,
 }
 
@@ -45,4 +45,12 @@ pub(crate) struct FlightOptions {
     /// Says it as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// From a tenth of a second to an hour.
+#[cfg(feature = "top")]
+fn interval(text: &str) -> Result<std::time::Duration, String> {
+    let interval = super::seconds(text)?;
+    let is_sensible = (0.1..=3_600.0).contains(&interval.as_secs_f64());
+    if is_sensible { Ok(interval) } else { Err("not from 0.1 to 3600 seconds".to_owned()) }
 }

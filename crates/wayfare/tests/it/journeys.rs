@@ -281,7 +281,7 @@ fn recent_journeys_survive_a_restart_when_they_are_in_a_file() {
     // New ones come in front of them.
     assert_eq!(server.complete("new", json!({})), 200);
     assert_eq!(server.kept(10)[..2], ["cmpl-new", "cmpl-bad"]);
-    drop(server);
+    assert!(server.0.stop().status.success());
 
     let few = Server::start(&[&arguments[..], &["--journey-store-max", "3"]].concat(), &at_once);
     assert_eq!(few.kept(3), ["cmpl-new", "cmpl-bad", "cmpl-old-7"]);

@@ -24,7 +24,7 @@ const SLOW: [&str; 9] = [
     "--max-num-seqs",
     "2",
     "--inter-token-latency",
-    "20",
+    "50",
 ];
 
 pub(crate) fn start(more: &[&str]) -> ServerProcess {
@@ -38,11 +38,26 @@ pub(crate) fn send(
     max_tokens: u32,
     bytes: Option<usize>,
 ) -> TcpStream {
+    send_parts(address, request_id, max_tokens, "", bytes)
+}
+
+/// The same with an API key, and whole.
+pub(crate) fn send_with_key(address: SocketAddr, request_id: &str, max_tokens: u32, key: &str) -> TcpStream {
+    send_parts(address, request_id, max_tokens, &format!("authorization: Bearer {key}\r\n"), None)
+}
+
+fn send_parts(
+    address: SocketAddr,
+    request_id: &str,
+    max_tokens: u32,
+    more: &str,
+    bytes: Option<usize>,
+) -> TcpStream {
     let body =
         json!({"model": "sim", "prompt": "x y z", "max_tokens": max_tokens, "ignore_eos": true}).to_string();
     let head = format!(
         "POST {COMPLETIONS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n",
+         connection: close\r\n{more}content-length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(address).unwrap();

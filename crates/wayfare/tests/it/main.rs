@@ -46,5 +46,7 @@ mod steering;
 mod steps;
 mod token_rules;
 mod tools;
+#[cfg(feature = "top")]
+mod top;
 mod trace_context;
 mod transports;
