@@ -7,10 +7,10 @@ use wayfare_journey::schema::{
     resource_attribute, span_attribute, step_event_attribute, step_span_attribute,
 };
 use wayfare_journey::{
-    AbortReason, ApiSpan, CoreEvent, CoreEventKind, CoreLedger, CoreSpan, FinishStatus, IncomingHeaders,
-    LedgerMeter, MAX_CORE_EVENTS, MonoNs, Phase, Progress, RequestAttributes, RequestLabel, RequestSnapshot,
-    ScheduleKind, SpanId, StepSpan, StepSummary, StepTimes, StepWork, TraceId, Tracer, Usage, Wait,
-    WaitReason, WaitTimes, WallAnchor,
+    AbortReason, ApiSpan, ClockSource, CoreEvent, CoreEventKind, CoreLedger, CoreSpan, FinishStatus,
+    IncomingHeaders, LedgerMeter, MAX_CORE_EVENTS, MonoNs, Phase, Progress, RequestAttributes, RequestLabel,
+    RequestSnapshot, ScheduleKind, SpanId, StepSpan, StepSummary, StepTimes, StepWork, TraceId, Tracer,
+    Usage, Wait, WaitReason, WaitTimes, WallAnchor,
 };
 use wayfare_testkit::{AttributeValue, JourneyStore, SpanView, VirtualClock, flatten_spans};
 
@@ -195,6 +195,18 @@ fn run_long(rig: &Rig) {
     }
     core.finish(event(finished(FinishStatus::Length), 2_000, 2_000, Phase::Decode, (10, 5), PREEMPTIONS));
     span.complete(ms(2_001));
+}
+
+/// With an engine in another process, which did not say everything.
+fn run_elsewhere(rig: &Rig) {
+    let span = rig.arrive(IncomingHeaders::default());
+    let mut core = span.handle().open_cores(&[(10, 5)], ms(105)).pop().unwrap();
+    core.of_engine(3, ClockSource::Estimated);
+    core.infer_queued();
+    core.record(event(CoreEventKind::Queued, 110, 6, Phase::Waiting, (0, 0), 0));
+    core.infer_finished();
+    core.finish(event(finished(FinishStatus::Aborted), 120, 6, Phase::Waiting, (0, 0), 0));
+    span.complete(ms(121));
 }
 
 fn run_failure(rig: &Rig) {
@@ -530,6 +542,7 @@ fn the_schema_is_what_is_sent() {
     run_success(&rig, IncomingHeaders::default());
     run_failure(&rig);
     run_long(&rig);
+    run_elsewhere(&rig);
     let spans = rig.spans();
 
     let schema = |lists: &[&[wayfare_journey::schema::Attribute]]| -> BTreeMap<String, ValueType> {

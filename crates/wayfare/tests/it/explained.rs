@@ -154,9 +154,11 @@ async fn clients_that_do_not_read_are_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("slow.jsonl").to_str().unwrap().to_owned();
     let tracing = ["--enable-journey-tracing", "--journey-file", &file];
-    let sizes = ["--sim-profile", "instant", POOL, "900", "--max-model-len", "4500"];
+    let sizes = ["--sim-profile", "instant", POOL, "900", "--max-model-len", "7000"];
     let server = ServerProcess::simulated(&[&tracing[..], &sizes].concat(), &[]);
-    // With log probabilities, few tokens are more than the buffers between the two take.
+    // With log probabilities these are 7 MB, more than the buffers between the two take, which grow to 4.
+    const DEAF: usize = 2;
+    const TOKENS: u32 = 6_000;
     let body = |tokens: u32| {
         let mut body = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens});
         for (key, value) in [("stream", json!(true)), ("ignore_eos", json!(true)), ("logprobs", json!(true))]
@@ -167,9 +169,9 @@ async fn clients_that_do_not_read_are_the_cause() {
         body.to_string()
     };
     let mut deaf = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..DEAF {
         let mut client = Client::connect(server.socket_address()).await.unwrap();
-        client.send(CHAT, &body(3_000)).await.unwrap();
+        client.send(CHAT, &body(TOKENS)).await.unwrap();
         deaf.push(client);
     }
     for _ in 0..6 {
@@ -182,8 +184,9 @@ async fn clients_that_do_not_read_are_the_cause() {
     tokio::task::spawn_blocking(move || {
         wait_until(PATIENCE, || {
             let page = ureq::get(&metrics).call().unwrap().body_mut().read_to_string().unwrap();
-            let running = page.lines().find(|line| line.starts_with("vllm:num_requests_running{"));
-            running.is_some_and(|line| line.ends_with(" 0.0"))
+            let generated = page.lines().find_map(|line| line.strip_prefix("vllm:generation_tokens_total{"));
+            let generated = generated.and_then(|line| line.split_once(' ')?.1.parse::<f64>().ok());
+            generated.is_some_and(|tokens| tokens >= f64::from(TOKENS) * DEAF as f64)
         });
     })
     .await
