@@ -44,6 +44,15 @@ def test_filters_choose_and_are_part_of_the_address(server, open_page):
     rows(page, 1)
 
 
+def test_milliseconds_that_were_read_off_are_the_same_nanoseconds_again(server, open_page):
+    page = open_page(server, "#/recent")
+    ns = 66_321_200
+    assert ns / 1e6 * 1e6 > ns
+    read = page.evaluate(
+        "async (ms) => { const { nsOfMs } = await import('/journeys/assets/lib/format.js'); return nsOfMs(ms); }", str(ns / 1e6))
+    assert read == ns
+
+
 def test_the_columns_sort(server, open_page):
     page = open_page(server, "#/recent")
     rows(page, 13)

@@ -25,6 +25,11 @@ function digits(value) {
   return value >= 9.995 ? value.toFixed(1) : value.toFixed(2);
 }
 
+/** Of milliseconds as they are typed in: whole, so that a duration that was read off is the same number again. */
+export function nsOfMs(ms) {
+  return Math.round(Number(ms) * 1e6);
+}
+
 function two(number) {
   return String(number).padStart(2, "0");
 }

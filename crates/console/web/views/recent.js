@@ -6,7 +6,7 @@ import { BUCKETS } from "../data/buckets.js";
 import { MEASURES, chosen, idOf } from "../data/summary.js";
 import { PERCENTILES, quantile, sortedNumbers } from "../data/stats.js";
 import { h, replace } from "../lib/dom.js";
-import { clock, count, counted, duration } from "../lib/format.js";
+import { clock, count, counted, duration, nsOfMs } from "../lib/format.js";
 import { WindowedTable } from "./table.js";
 
 const REFRESH_MS = 2000;
@@ -24,7 +24,7 @@ export function recentView(app, _path, parameters) {
   const state = {
     text: parameters.get("text") ?? "",
     outcome: parameters.get("outcome") ?? "all",
-    minNs: Number(parameters.get("min_ms") ?? 0) * 1e6,
+    minNs: nsOfMs(parameters.get("min_ms") ?? 0),
     preempted: parameters.get("preempted") === "true",
     bucket: parameters.get("bucket") ?? "",
     measure: parameters.get("measure") in MEASURES ? parameters.get("measure") : "duration",
@@ -137,7 +137,7 @@ function drawFilters(state, change) {
     h("label", { class: "field grow" }, "id, model or route contains", h("input", { type: "search", name: "text", value: state.text, spellcheck: "false", on: { input: typed } })),
     h("label", { class: "field" }, "outcome", h("select", { name: "outcome", on: { change: (event) => change({ outcome: event.target.value }) } }, outcomes.map((one) => h("option", { value: one, selected: one === state.outcome }, one)))),
     h("label", { class: "field" }, "most of its time in", h("select", { name: "bucket", on: { change: (event) => change({ bucket: event.target.value }) } }, h("option", { value: "" }, "anything"), BUCKETS.map(({ key, label }) => h("option", { value: key, selected: key === state.bucket }, label)))),
-    h("label", { class: "field" }, "took at least, ms", h("input", { type: "number", min: "0", step: "any", name: "min", class: "short", value: state.minNs > 0 ? state.minNs / 1e6 : "", on: { input: (event) => change({ minNs: Number(event.target.value) * 1e6 }) } })),
+    h("label", { class: "field" }, "took at least, ms", h("input", { type: "number", min: "0", step: "any", name: "min", class: "short", value: state.minNs > 0 ? state.minNs / 1e6 : "", on: { input: (event) => change({ minNs: nsOfMs(event.target.value) }) } })),
     h("label", { class: "check" }, h("input", { type: "checkbox", name: "preempted", checked: state.preempted, on: { change: (event) => change({ preempted: event.target.checked }) } }), " preempted"));
 }
 
