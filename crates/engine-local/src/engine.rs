@@ -12,7 +12,7 @@ use wayfare_engine::{
     AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
     EngineStats, OutputSink, RequestId, StatsCell, SubmitError,
 };
-use wayfare_journey::{Clock, EngineBoard, EngineTotals};
+use wayfare_journey::{Clock, EngineBoard};
 use wayfare_scheduler::{Scheduler, SchedulerConfig, SchedulerConfigError};
 
 use crate::Executor;
@@ -90,20 +90,6 @@ pub struct EngineOptions {
     pub board: Option<EngineBoard>,
 }
 
-/// What of the engine's state its board shows.
-pub(crate) fn totals_of(stats: &EngineStats) -> EngineTotals {
-    EngineTotals {
-        running: stats.running,
-        waiting: stats.waiting,
-        kv_blocks_used: stats.kv_blocks_used,
-        kv_blocks_total: stats.kv_blocks_total,
-        preemptions: stats.preemptions,
-        prompt_tokens: stats.prompt_tokens,
-        generation_tokens: stats.generation_tokens,
-        is_paused: stats.paused > 0,
-    }
-}
-
 /// What both sides of the inbox share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -156,7 +142,7 @@ impl LocalEngine {
         let mut scheduler = Scheduler::new(config)?;
         if let Some(board) = &board {
             scheduler.show_on(board.clone());
-            board.show_totals(&totals_of(&scheduler.stats()));
+            board.show_totals(&scheduler.stats().totals());
         }
         let limits = limits_of(&config, vocab_size);
         let shared = Arc::new(Shared::default());

@@ -15,7 +15,7 @@ use wayfare_engine::{
 use wayfare_journey::{Clock, EngineBoard, MonoNs};
 use wayfare_scheduler::Scheduler;
 
-use crate::engine::{Done, Message, Shared, totals_of};
+use crate::engine::{Done, Message, Shared};
 use crate::executor::{Executor, SampleSpec, StepInput, StepSequence};
 use crate::rules::RuleBook;
 use crate::step_recorder::{StepRecorder, StepTracing};
@@ -261,7 +261,7 @@ impl EngineThread {
         let stats = self.scheduler.stats();
         self.shared.stats.store(&stats);
         if let Some(board) = &self.board {
-            board.show_totals(&totals_of(&stats));
+            board.show_totals(&stats.totals());
         }
         if self.outputs.is_empty() && step.is_none() {
             return;

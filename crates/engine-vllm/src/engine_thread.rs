@@ -18,7 +18,7 @@ use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, EngineStats, FinishReason, OutputSink, PauseMode, RequestId,
     SequenceOutput, StepOutputs,
 };
-use wayfare_journey::{Clock, EngineBoard, EngineTotals, MonoNs};
+use wayfare_journey::{Clock, EngineBoard, MonoNs};
 use zeromq::{PullSocket, RouterRecvHalf, RouterSendHalf, SocketEvent, SocketRecv as _, SocketSend as _};
 
 use crate::engine::{Done, Message, Outlets, Shared, Submission};
@@ -347,16 +347,7 @@ impl EngineThread {
         stats.paused = self.shared.is_paused.load(Ordering::Relaxed).into();
         self.shared.stats.store(&stats);
         if let Some(board) = &self.board {
-            board.show_totals(&EngineTotals {
-                running: stats.running,
-                waiting: stats.waiting,
-                kv_blocks_used: stats.kv_blocks_used,
-                kv_blocks_total: stats.kv_blocks_total,
-                preemptions: stats.preemptions,
-                prompt_tokens: stats.prompt_tokens,
-                generation_tokens: stats.generation_tokens,
-                is_paused: stats.paused > 0,
-            });
+            board.show_totals(&stats.totals());
         }
         stats
     }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use wayfare_journey::EngineTotals;
+
 macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// The engine's state and totals at one moment.
@@ -57,4 +59,21 @@ stats! {
     prefix_cache_hits,
     /// 1 while the engine is paused.
     paused,
+}
+
+impl EngineStats {
+    /// What of it a live view shows.
+    #[must_use]
+    pub fn totals(&self) -> EngineTotals {
+        EngineTotals {
+            running: self.running,
+            waiting: self.waiting,
+            kv_blocks_used: self.kv_blocks_used,
+            kv_blocks_total: self.kv_blocks_total,
+            preemptions: self.preemptions,
+            prompt_tokens: self.prompt_tokens,
+            generation_tokens: self.generation_tokens,
+            is_paused: self.paused > 0,
+        }
+    }
 }

@@ -26,6 +26,24 @@ pub enum Phase {
     Unknown,
 }
 
+impl Phase {
+    /// The phase in words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Prepare => "prepare",
+            Phase::InEngine => "in the engine",
+            Phase::Deliver => "deliver",
+            Phase::Queue => "queue",
+            Phase::Prefill => "prefill",
+            Phase::Decode => "decode",
+            Phase::Preempted => "preempted",
+            Phase::Thrashing => "preempted and resumed repeatedly",
+            Phase::Unknown => "not known",
+        }
+    }
+}
+
 /// A phase with its bounds, in nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {

@@ -221,7 +221,7 @@ fn write_journey(
     writer.slice(if id.is_empty() { "request" } else { id }, place, start, end, &args)?;
     for segment in merged(journey) {
         writer.slice(
-            phase_name(segment.phase),
+            segment.phase.as_str(),
             place,
             segment.start_unix_ns,
             segment.end_unix_ns,
@@ -276,20 +276,6 @@ fn merged(journey: &TracedJourney) -> Vec<Segment> {
         }
     }
     segments
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Prepare => "prepare",
-        Phase::InEngine => "in the engine",
-        Phase::Deliver => "deliver",
-        Phase::Queue => "queue",
-        Phase::Prefill => "prefill",
-        Phase::Decode => "decode",
-        Phase::Preempted => "preempted",
-        Phase::Thrashing => "preempted and resumed repeatedly",
-        Phase::Unknown => "not known",
-    }
 }
 
 /// Arrows from whoever was to blame, while it was there, to the end of the wait.

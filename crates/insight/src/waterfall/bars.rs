@@ -49,7 +49,7 @@ pub(super) fn write(journey: &TracedJourney, page: &mut Page) {
     }
     let legend = seen.into_iter().map(|phase| {
         let (glyph, style) = look(phase);
-        vec![(style, glyph.to_string()), (Style::Dim, format!(" {}", name_of(phase)))]
+        vec![(style, glyph.to_string()), (Style::Dim, format!(" {}", phase.as_str()))]
     });
     page.wrapped(NAME_WIDTH, legend.collect());
 }
@@ -147,19 +147,5 @@ fn look(phase: Phase) -> (char, Style) {
         Phase::Preempted => ('╳', Style::Red),
         Phase::Thrashing => ('╬', Style::Red),
         Phase::Unknown => ('?', Style::Dim),
-    }
-}
-
-fn name_of(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Prepare => "prepare",
-        Phase::InEngine => "in the engine",
-        Phase::Deliver => "deliver",
-        Phase::Queue => "queue",
-        Phase::Prefill => "prefill",
-        Phase::Decode => "decode",
-        Phase::Preempted => "preempted",
-        Phase::Thrashing => "preempted and resumed repeatedly",
-        Phase::Unknown => "not known",
     }
 }
