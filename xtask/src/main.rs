@@ -6,6 +6,8 @@ mod bench;
 mod browser;
 mod clients;
 mod demo;
+mod deploy;
+mod installed;
 mod model;
 mod process;
 mod server;
