@@ -18,7 +18,7 @@ use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, EngineStats, FinishReason, OutputSink, PauseMode, RequestId,
     SequenceOutput, StepOutputs,
 };
-use wayfare_journey::{Clock, EngineBoard, MonoNs};
+use wayfare_journey::{Clock, EngineBoard, MonoNs, QueueWaits, WaitNow, WaitReason};
 use zeromq::{PullSocket, RouterRecvHalf, RouterSendHalf, SocketEvent, SocketRecv as _, SocketSend as _};
 
 use crate::engine::{Done, Message, Outlets, Shared, Submission};
@@ -177,6 +177,7 @@ impl EngineThread {
     async fn submit(&mut self, submission: Submission, sink: &mut dyn OutputSink) {
         let Submission { request, rank, mut frame } = submission;
         let now = self.clock.now();
+        let has_priority = request.priority != 0;
         let sequence = Sequence::new(request, rank, self.ranks[usize::from(rank)].clock.source(), now);
         if self.ranks[usize::from(rank)].is_dead {
             self.end_one(sequence, FinishReason::Error, now);
@@ -184,6 +185,7 @@ impl EngineThread {
             return;
         }
         let id = self.table.insert(sequence);
+        self.ranks[usize::from(rank)].standings.sent(id, has_priority);
         frame[NAME_PLACE].copy_from_slice(&id.text());
         self.send(rank, MESSAGE_ADD, frame, sink).await;
     }
@@ -201,6 +203,7 @@ impl EngineThread {
 
     fn end_one(&mut self, mut sequence: Sequence, reason: FinishReason, now: MonoNs) {
         let rank = usize::from(sequence.rank);
+        self.ranks[rank].standings.gone(sequence.stand);
         self.outputs.push(sequence.give_up(reason, now, &self.ranks[rank].history));
         self.shared.loads[rank].in_flight.fetch_sub(1, Ordering::AcqRel);
     }
@@ -265,7 +268,7 @@ impl EngineThread {
             let Some(sequence) = self.table.get_mut(id).filter(|sequence| sequence.rank == rank) else {
                 continue;
             };
-            let Rank { clock, history, .. } = &self.ranks[index];
+            let Rank { clock, history, standings, .. } = &mut self.ranks[index];
             let map = |event: &crate::wire::EngineEvent| MappedEvent {
                 kind: event.kind,
                 at: clock.ours(event.timestamp, at),
@@ -274,7 +277,7 @@ impl EngineThread {
             if let Some(error) = &output.error {
                 warn!(id = %sequence.id, code = error.code, message = error.message, "the engine failed a request");
             }
-            let had_begun = sequence.has_begun();
+            let (had_begun, stood) = (sequence.has_begun(), sequence.stand);
             let delivered = sequence.take(output, &events, &step, history);
             let preemptions = events.iter().filter(|event| event.is_preemption()).count();
             self.totals.preemptions += preemptions as u64;
@@ -283,8 +286,11 @@ impl EngineThread {
                 self.totals.prompt_tokens += sequence.prompt_tokens();
             }
             if delivered.finish.is_some() {
+                standings.gone(stood);
                 self.table.remove(id);
                 self.shared.loads[index].in_flight.fetch_sub(1, Ordering::AcqRel);
+            } else if !delivered.tokens.is_empty() {
+                standings.heard(stood);
             }
             self.outputs.push(delivered);
         }
@@ -292,7 +298,9 @@ impl EngineThread {
             self.shared.loads[index].waiting.store(stats.waiting, Ordering::Relaxed);
             self.totals.prefix_cache_queries += stats.prefix_queries;
             self.totals.prefix_cache_hits += stats.prefix_hits;
-            self.ranks[index].stats = Some(stats);
+            let Rank { stats: last_stats, standings, .. } = &mut self.ranks[index];
+            standings.settle(rank, &stats, step.number, step.end, &mut self.table);
+            *last_stats = Some(stats);
         }
         if let Some(board) = &self.board {
             board.begin_step(step.number, step.previous_end);
@@ -348,6 +356,7 @@ impl EngineThread {
         self.shared.stats.store(&stats);
         if let Some(board) = &self.board {
             board.show_totals(&stats.totals());
+            board.show_waits(&waits(stats.paused != 0));
         }
         stats
     }
@@ -475,6 +484,13 @@ impl EngineThread {
         }
         tokio::time::sleep(FLUSH_TIME).await;
     }
+}
+
+/// Why those that wait do so: nobody says, unless it was asked for.
+fn waits(is_paused: bool) -> QueueWaits {
+    let reason = if is_paused { WaitReason::Paused } else { WaitReason::Unknown };
+    let wait = WaitNow { reason, blocker: None };
+    QueueWaits { step: 0, head: None, head_wait: wait, rest_wait: wait }
 }
 
 /// Reads the outputs of an engine core, for ever.

@@ -11,6 +11,7 @@ mod engine_thread;
 mod rank;
 mod sequence;
 mod sockets;
+mod standing;
 mod startup;
 mod steps;
 mod table;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::clock_map::ClockMap;
 use crate::sockets::identity;
+use crate::standing::Standings;
 use crate::startup::ReadyRank;
 use crate::steps::StepHistory;
 use crate::wire::{Layout, SchedulerStats};
@@ -19,6 +20,7 @@ pub(crate) struct Rank {
     pub(crate) max_num_batched_tokens: u32,
     /// What it said last of its state; `None` when it never does.
     pub(crate) stats: Option<SchedulerStats>,
+    pub(crate) standings: Standings,
     pub(crate) is_dead: bool,
 }
 
@@ -32,6 +34,7 @@ impl Rank {
             num_kv_blocks: ready.ready.num_gpu_blocks.unwrap_or(1).saturating_sub(1).into(),
             max_num_batched_tokens: ready.ready.max_num_batched_tokens.unwrap_or(u32::MAX),
             stats: None,
+            standings: Standings::default(),
             is_dead: false,
         }
     }

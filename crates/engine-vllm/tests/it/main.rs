@@ -4,6 +4,7 @@
 mod failures;
 mod golden;
 mod journeys;
+mod live;
 mod malformed;
 mod peer;
 mod ranks;

@@ -14,7 +14,7 @@ use wayfare_engine_vllm::{
 };
 use wayfare_journey::{
     ApiSpan, Clock as _, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel,
-    SystemClock, Tracer, WallAnchor,
+    RequestView, SystemClock, Tracer, WallAnchor,
 };
 use wayfare_testkit::greedy;
 
@@ -152,6 +152,13 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// What the live view has of a request.
+    pub(crate) fn view(&self, id: u64) -> RequestView {
+        let label = format!("r{id}");
+        let cell = self.tracer.in_flight().find(|cell| cell.label().is_some_and(|one| one.as_str() == label));
+        cell.expect("it is in flight").view()
     }
 
     /// The journey that is finished next. All requests so far have had their answers.

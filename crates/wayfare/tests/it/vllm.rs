@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -23,6 +24,11 @@ struct Vllm {
 
 impl Vllm {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One that is told more.
+    fn with(arguments: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let python = root.join("target/vllm-peer/bin/python");
         assert!(python.exists(), "{} is missing: run `cargo xtask test --only vllm-peer`", python.display());
@@ -34,7 +40,7 @@ impl Vllm {
              echo $$ > \"$(dirname \"$0\")/pid\"\n\
              echo 'loading the model' >&2\n\
              while [ $# -gt 0 ]; do [ \"$1\" = --data-parallel-rpc-port ] && port=$2; shift; done\n\
-             exec '{}' '{}' --auto --max-model-len 2048 --num-gpu-blocks 200 --handshake tcp://127.0.0.1:$port\n",
+             exec '{}' '{}' --auto --max-model-len 2048 --num-gpu-blocks 200 --handshake tcp://127.0.0.1:$port {arguments}\n",
             python.display(),
             peer.display(),
         );
@@ -101,6 +107,38 @@ fn vllm_is_started_served_from_and_ended() {
     let ended = server.stop();
     assert!(ended.status.success(), "{}", ended.log);
     kill_process(pid, Signal::TERM).expect_err("vLLM ends with the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_view_marks_what_vllm_has_not_said_of_a_request() {
+    let vllm = Vllm::with("--step-seconds 0.7");
+    let server = vllm.serve(&[]);
+    let mut client = Client::connect(server.socket_address()).await.unwrap();
+    let body = json!({"prompt": "Hi", "max_tokens": 3, "stream": true, "ignore_eos": true}).to_string();
+    client.send(COMPLETIONS, &body).await.unwrap();
+    let address = server.address.clone();
+    let when = move |state: &'static str| {
+        let address = address.clone();
+        let look = move || loop {
+            let live = client::get(&address, "/journeys/live").json();
+            if let Some(request) = live["requests"].as_array().unwrap().first()
+                && request["state"] == state
+                && !request["sequences"].as_array().unwrap().is_empty()
+            {
+                return request.clone();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(look))
+    };
+    let request = when("queued").await.unwrap().unwrap();
+    assert_eq!((&request["inferred"], &request["wait"]["reason"]), (&json!(true), &json!("unknown")));
+    let sequence = &request["sequences"][0];
+    assert_eq!((&sequence["state"], &sequence["inferred"]), (&json!("submitted"), &json!(true)));
+    let request = when("decode").await.unwrap().unwrap();
+    assert_eq!((&request["inferred"], &request["sequences"][0]["inferred"]), (&json!(false), &json!(false)));
+    assert!(client.answer().await.unwrap().text.ends_with("[DONE]\n\n"));
+    assert!(server.stop().status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
