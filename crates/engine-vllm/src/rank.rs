@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use crate::clock_map::ClockMap;
-use crate::sockets::identity;
 use crate::startup::ReadyRank;
 use crate::steps::StepHistory;
 use crate::wire::{Layout, SchedulerStats};
@@ -20,12 +19,14 @@ pub(crate) struct Rank {
     /// What it said last of its state; `None` when it never does.
     pub(crate) stats: Option<SchedulerStats>,
     pub(crate) is_dead: bool,
+    /// Which of its connections it is on: the end of an earlier one is not its end.
+    pub(crate) connection: u64,
 }
 
 impl Rank {
-    pub(crate) fn new(index: u16, ready: &ReadyRank) -> Self {
+    pub(crate) fn new(identity: Bytes, ready: &ReadyRank) -> Self {
         Self {
-            identity: identity(index),
+            identity,
             layout: ready.layout,
             clock: ClockMap::new(ready.same_host),
             history: StepHistory::default(),
@@ -33,6 +34,13 @@ impl Rank {
             max_num_batched_tokens: ready.ready.max_num_batched_tokens.unwrap_or(u32::MAX),
             stats: None,
             is_dead: false,
+            connection: ready.connection,
         }
+    }
+
+    /// Another engine core has taken the place. Its steps are counted on from those of the one before.
+    pub(crate) fn replace(&mut self, ready: &ReadyRank) {
+        let history = std::mem::take(&mut self.history);
+        *self = Self { history, ..Self::new(self.identity.clone(), ready) };
     }
 }
