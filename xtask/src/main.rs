@@ -1,4 +1,5 @@
-//! The project's automation: `cargo xtask demo`, `test`, `soak`, `bench`, `tidy`, `model`.
+//! The project's automation: `cargo xtask demo`, `test`, `soak`, `bench`, `tidy`, `model`,
+//! `vllm-conformance`.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
@@ -14,7 +15,9 @@ mod server;
 mod soak;
 mod test;
 mod tidy;
+mod vllm_conformance;
 mod vllm_peer;
+mod vllm_real;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,8 @@ enum Command {
     Tidy,
     /// Fetches the default model into the cache, and prints its path.
     Model,
+    /// Installs vLLM itself in the cache (6 GB), and holds the server against it. Not part of CI.
+    VllmConformance(vllm_conformance::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(&bench),
         Command::Tidy => tidy::run(),
         Command::Model => model::ensure().map(|path| println!("{}", path.display())),
+        Command::VllmConformance(options) => vllm_conformance::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -40,7 +40,10 @@ pub(crate) fn ensure() -> Result<PathBuf> {
 }
 
 /// `$WAYFARE_HOME`, by default `~/.cache/wayfare`.
-fn home() -> Result<PathBuf> {
+///
+/// # Errors
+/// When the user has no home.
+pub(crate) fn home() -> Result<PathBuf> {
     let own = env::var_os("WAYFARE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     own.or_else(|| env::home_dir().map(|home| home.join(".cache").join("wayfare")))
         .context("neither WAYFARE_HOME nor HOME is set")

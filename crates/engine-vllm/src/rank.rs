@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use crate::clock_map::ClockMap;
-use crate::sockets::identity;
 use crate::standing::Standings;
 use crate::startup::ReadyRank;
 use crate::steps::StepHistory;
@@ -22,12 +21,14 @@ pub(crate) struct Rank {
     pub(crate) stats: Option<SchedulerStats>,
     pub(crate) standings: Standings,
     pub(crate) is_dead: bool,
+    /// Which of its connections it is on: the end of an earlier one is not its end.
+    pub(crate) connection: u64,
 }
 
 impl Rank {
-    pub(crate) fn new(index: u16, ready: &ReadyRank) -> Self {
+    pub(crate) fn new(identity: Bytes, ready: &ReadyRank) -> Self {
         Self {
-            identity: identity(index),
+            identity,
             layout: ready.layout,
             clock: ClockMap::new(ready.same_host),
             history: StepHistory::default(),
@@ -36,6 +37,13 @@ impl Rank {
             stats: None,
             standings: Standings::default(),
             is_dead: false,
+            connection: ready.connection,
         }
+    }
+
+    /// Another engine core has taken the place. Its steps are counted on from those of the one before.
+    pub(crate) fn replace(&mut self, ready: &ReadyRank) {
+        let history = std::mem::take(&mut self.history);
+        *self = Self { history, ..Self::new(self.identity.clone(), ready) };
     }
 }
