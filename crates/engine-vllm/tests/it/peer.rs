@@ -31,8 +31,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts one that says hello at this port.
     pub(crate) fn start(port: u16, arguments: &[&str]) -> Self {
-        let address = format!("tcp://127.0.0.1:{port}");
-        Self::run(&[&["--handshake", &address], arguments].concat())
+        Self::start_at(&format!("tcp://127.0.0.1:{port}"), arguments)
+    }
+
+    /// Starts one that says hello at this address.
+    pub(crate) fn start_at(address: &str, arguments: &[&str]) -> Self {
+        Self::run(&[&["--handshake", address], arguments].concat())
     }
 
     /// Starts one that has been told where to connect to.

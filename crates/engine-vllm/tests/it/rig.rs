@@ -68,7 +68,11 @@ pub(crate) fn attach(port: u16, ranks: u16, timeout: Duration) -> Result<Attache
 
 /// Engine cores that say hello at this port.
 pub(crate) fn options(port: u16, ranks: u16) -> AttachOptions {
-    let address = EngineAddress { host: "127.0.0.1".into(), port };
+    options_at(EngineAddress::Tcp { host: "127.0.0.1".into(), port }, ranks)
+}
+
+/// Engine cores that say hello at this address.
+pub(crate) fn options_at(address: EngineAddress, ranks: u16) -> AttachOptions {
     AttachOptions {
         meeting: Meeting::Handshake { address, advertise_host: None },
         engine_count: ranks,
@@ -90,12 +94,16 @@ impl Rig {
 
     /// So many engine cores, each started with these arguments.
     pub(crate) fn with(ranks: u16, arguments: &[&str]) -> Self {
-        let port = free_ports();
+        Self::at(&format!("tcp://127.0.0.1:{}", free_ports()), ranks, arguments)
+    }
+
+    /// The same, with the handshake at this address.
+    pub(crate) fn at(address: &str, ranks: u16, arguments: &[&str]) -> Self {
         let peers = (0..ranks).map(|rank| {
             let (rank, ranks) = (rank.to_string(), ranks.to_string());
-            Peer::start(port, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
+            Peer::start_at(address, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
         });
-        Self::over(options(port, ranks), peers.collect())
+        Self::over(options_at(EngineAddress::parse(address).unwrap(), ranks), peers.collect())
     }
 
     /// Engine cores that are on their way.

@@ -161,6 +161,40 @@ async fn a_stream_whose_vllm_is_killed_ends_with_an_error_and_the_server_is_unhe
 }
 
 #[test]
+fn ranks_of_a_mixture_of_experts_are_refused_before_anything_waits_for_them() {
+    let model = TempDir::new().unwrap();
+    let vocabulary = json!({"</s>": 0, "a": 1, "b": 2});
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    });
+    fs::write(model.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(model.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
+    let directory = model.path().to_str().unwrap();
+    let started = |config: &str, count: &str| {
+        fs::write(model.path().join("config.json"), config).unwrap();
+        let listens = "--engine-address=tcp://127.0.0.1:0";
+        let patience = "--engine-ready-timeout=1";
+        failed_start(&mut command(&[directory, "--engine=vllm", listens, patience, "--engine-count", count]))
+    };
+    let experts = r#"{"vocab_size": 3, "text_config": {"num_local_experts": 8}}"#;
+    let ended = started(experts, "2");
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.log);
+    assert!(
+        ended.log.contains("need a coordinator") && ended.log.contains("--engine-count 1"),
+        "{}",
+        ended.log
+    );
+    // One rank of it, and two of a dense model, are waited for.
+    for (config, count) in [(experts, "1"), (r#"{"vocab_size": 3}"#, "2")] {
+        let ended = started(config, count);
+        assert!(ended.log.contains("has not said hello"), "{}", ended.log);
+    }
+}
+
+#[test]
 fn what_cannot_be_started_says_what_to_do() {
     let model = default_model_path();
     let model = model.to_str().unwrap();
@@ -175,6 +209,10 @@ fn what_cannot_be_started_says_what_to_do() {
             "--block-size=16 is set where",
         ),
         (&["sim", "--engine-address=127.0.0.1:1"], "tcp://HOST:PORT"),
+        (
+            &[model, "--engine=vllm", "--engine-address=ipc:///tmp/engines", "--engine-advertise-host=here"],
+            "--engine-advertise-host: a Unix socket has no host",
+        ),
     ] {
         let ended = failed_start(&mut command(arguments));
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.log);
