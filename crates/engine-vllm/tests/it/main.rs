@@ -5,6 +5,7 @@ mod failures;
 mod golden;
 mod journeys;
 mod malformed;
+mod mock;
 mod peer;
 mod ranks;
 mod requests;

@@ -86,7 +86,11 @@ impl Rig {
             let (rank, ranks) = (rank.to_string(), ranks.to_string());
             Peer::start(port, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
         });
-        let peers: Vec<Peer> = peers.collect();
+        Self::over(port, ranks, peers.collect())
+    }
+
+    /// Over engine cores that say hello at this port, of which these are the test's to tell what to do.
+    pub(crate) fn over(port: u16, ranks: u16, peers: Vec<Peer>) -> Self {
         let (outputs_tx, outputs) = channel();
         let engine = attach(port, ranks, PATIENCE).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
         let (journeys_tx, journeys) = channel();
