@@ -8,6 +8,7 @@ mod malformed;
 mod mock;
 mod peer;
 mod ranks;
+mod recorded;
 mod requests;
 mod rig;
 mod serving;
