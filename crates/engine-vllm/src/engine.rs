@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use wayfare_engine::{
     AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
-    EngineStats, OutputSink, RequestId, SchedulingPolicy, StatsCell, SubmitError,
+    EngineStats, OutputSink, RequestId, SchedulingPolicy, SubmitError,
 };
 use wayfare_journey::{Clock, EngineBoard, WallAnchor};
 
@@ -46,7 +46,6 @@ pub(crate) type Done = Box<dyn FnOnce(EngineReply) + Send>;
 /// What both sides of the inbox share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) stats: StatsCell,
     pub(crate) fault: OnceLock<Arc<EngineFault>>,
     pub(crate) loads: Vec<RankLoad>,
     pub(crate) is_paused: AtomicBool,
@@ -111,7 +110,6 @@ impl AttachedEngines {
                     }
                 };
                 let shared = Arc::new(Shared {
-                    stats: StatsCell::default(),
                     fault: OnceLock::new(),
                     loads: connected.ranks.iter().map(|_| RankLoad::default()).collect(),
                     is_paused: AtomicBool::new(false),
@@ -294,7 +292,13 @@ impl Engine for VllmEngine {
     }
 
     fn stats(&self) -> EngineStats {
-        self.shared.stats.load()
+        let mut sum = EngineStats::default();
+        self.shared.loads.iter().for_each(|load| sum += load.stats.load());
+        sum
+    }
+
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        self.shared.loads.iter().map(|load| load.stats.load()).collect()
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

@@ -1,6 +1,7 @@
 //! One engine core, as the engine thread sees it.
 
 use bytes::Bytes;
+use wayfare_engine::EngineStats;
 
 use crate::clock_map::ClockMap;
 use crate::sockets::identity;
@@ -18,7 +19,9 @@ pub(crate) struct Rank {
     pub(crate) num_kv_blocks: u64,
     pub(crate) max_num_batched_tokens: u32,
     /// What it said last of its state; `None` when it never does.
-    pub(crate) stats: Option<SchedulerStats>,
+    pub(crate) said: Option<SchedulerStats>,
+    /// What has been counted; its state is not in it.
+    pub(crate) totals: EngineStats,
     pub(crate) is_dead: bool,
 }
 
@@ -31,8 +34,28 @@ impl Rank {
             history: StepHistory::default(),
             num_kv_blocks: ready.ready.num_gpu_blocks.unwrap_or(1).saturating_sub(1).into(),
             max_num_batched_tokens: ready.ready.max_num_batched_tokens.unwrap_or(u32::MAX),
-            stats: None,
+            said: None,
+            totals: EngineStats::default(),
             is_dead: false,
+        }
+    }
+
+    /// Its state and totals. `in_flight` are the requests that it has been given.
+    pub(crate) fn stats(&self, in_flight: u64, is_paused: bool) -> EngineStats {
+        let totals = EngineStats { steps: self.history.count(), ..self.totals };
+        if self.is_dead {
+            return totals;
+        }
+        // Where it says nothing, nobody knows which of them wait.
+        let (running, waiting, usage) =
+            self.said.map_or((in_flight, 0, 0.0), |said| (said.running, said.waiting, said.kv_cache_usage));
+        EngineStats {
+            running,
+            waiting,
+            kv_blocks_used: (usage * self.num_kv_blocks as f64).round() as u64,
+            kv_blocks_total: self.num_kv_blocks,
+            paused: is_paused.into(),
+            ..totals
         }
     }
 }
