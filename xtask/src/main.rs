@@ -18,6 +18,7 @@ mod tidy;
 mod vllm_conformance;
 mod vllm_peer;
 mod vllm_real;
+mod wheel;
 
 use std::process::ExitCode;
 

@@ -12,12 +12,12 @@ const QUEUED: u32 = 1;
 const SCHEDULED: u32 = 2;
 const PREEMPTED: u32 = 3;
 
-fn core(journey: &FinishedJourney) -> &CoreRecord {
+pub(crate) fn core(journey: &FinishedJourney) -> &CoreRecord {
     journey.cores().next().unwrap().1
 }
 
 /// The kinds of the events in order, as words.
-fn kinds(core: &CoreRecord) -> Vec<&'static str> {
+pub(crate) fn kinds(core: &CoreRecord) -> Vec<&'static str> {
     let word = |kind: &CoreEventKind| match kind {
         CoreEventKind::Queued => "QUEUED",
         CoreEventKind::Scheduled { kind, .. } => kind.as_str(),
@@ -29,7 +29,7 @@ fn kinds(core: &CoreRecord) -> Vec<&'static str> {
 }
 
 /// The rules that hold for every core span.
-fn check_rules(core: &CoreRecord) {
+pub(crate) fn check_rules(core: &CoreRecord) {
     let events = &core.events;
     assert!(matches!(events.first().unwrap().kind, CoreEventKind::Queued));
     assert!(matches!(events.last().unwrap().kind, CoreEventKind::Finished { .. }));

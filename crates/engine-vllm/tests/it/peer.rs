@@ -114,8 +114,14 @@ impl Peer {
     }
 
     pub(crate) fn raw(&mut self, frame: &[u8]) {
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.tell(&json!({ "do": "raw", "frames": [hex] }));
+        self.frames(&[frame]);
+    }
+
+    /// A message of these frames, whatever is in them.
+    pub(crate) fn frames(&mut self, frames: &[impl AsRef<[u8]>]) {
+        let hex = |frame: &[u8]| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let frames: Vec<String> = frames.iter().map(|frame| hex(frame.as_ref())).collect();
+        self.tell(&json!({ "do": "raw", "frames": frames }));
     }
 
     /// Ends it as a crash does.

@@ -106,7 +106,7 @@ impl Rig {
         Self::over(options_at(EngineAddress::parse(address).unwrap(), ranks), peers.collect())
     }
 
-    /// Engine cores that are on their way.
+    /// Over engine cores that are on their way, of which these are the test's to tell what to do.
     pub(crate) fn over(options: AttachOptions, peers: Vec<Peer>) -> Self {
         let (outputs_tx, outputs) = channel();
         let engine = attach_with(options).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
