@@ -9,6 +9,7 @@ mod malformed;
 mod peer;
 mod ranks;
 mod requests;
+mod returns;
 mod rig;
 mod serving;
 mod startup;
