@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -141,7 +141,7 @@ impl VllmProcess {
 
     /// That it has ended of itself, in words.
     pub(super) fn has_ended(&self) -> Option<String> {
-        let status = self.state.lock().child.as_mut()?.try_wait().ok()??;
+        let status = self.state.lock().take_ended()?;
         Some(format!("vLLM has ended ({status}) before it was ready; what it wrote above says why"))
     }
 
@@ -162,11 +162,7 @@ impl VllmProcess {
 
     fn ended(&self, now: Instant) -> Option<String> {
         let mut state = self.state.lock();
-        let child = state.child.as_mut()?;
-        let status = child.try_wait().ok()??;
-        // What it has started does not go on without it, and would be in the way of another one.
-        kill_group(child);
-        state.child = None;
+        let status = state.take_ended()?;
         let what = match self.restart {
             RestartOption::Never => "it is not started again (--vllm-restart)".to_owned(),
             RestartOption::OnFailure => format!("it is started again in {:?}", state.plan(now)),
@@ -180,19 +176,16 @@ impl VllmProcess {
         state.again_at = None;
         let Some(mut child) = state.child.take() else { return };
         drop(state);
-        let is_running = |child: &mut Child| matches!(child.try_wait(), Ok(None));
-        if is_running(&mut child)
-            && let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-        {
-            let _ = kill_process(pid, Signal::TERM);
+        if !has_ended(&child) {
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
         }
         for _ in 0..END_POLLS {
-            if !is_running(&mut child) {
+            if has_ended(&child) {
                 break;
             }
             std::thread::sleep(END_POLL);
         }
-        if is_running(&mut child) {
+        if !has_ended(&child) {
             warn!("vLLM does not end and is killed");
         }
         kill_group(&child);
@@ -201,6 +194,14 @@ impl VllmProcess {
 }
 
 impl State {
+    /// How it has ended, in words, if it has. What it has started does not go on without it, and would be in the way of
+    /// another one.
+    fn take_ended(&mut self) -> Option<String> {
+        let mut child = self.child.take_if(|child| has_ended(child))?;
+        kill_group(&child);
+        Some(child.wait().map_or_else(|error| error.to_string(), |status| status.to_string()))
+    }
+
     /// Plans the next start; returns the pause before it.
     fn plan(&mut self, now: Instant) -> Duration {
         if now - self.started > GOOD_RUN {
@@ -213,12 +214,16 @@ impl State {
     }
 }
 
-/// Kills it, and what it has started and left. It leads a group of its own, whose number is not given to another process
-/// before it has been waited for and the group is empty.
+/// Whether it has ended. It is not waited for yet, so its number stays its own.
+fn has_ended(child: &Child) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::Pid(Pid::from_child(child)), options), Ok(None))
+}
+
+/// Kills it, and what it has started and left: it leads a group of its own, whose number nobody else has before it has been
+/// waited for.
 fn kill_group(leader: &Child) {
-    if let Some(group) = i32::try_from(leader.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
+    let _ = kill_process_group(Pid::from_child(leader), Signal::KILL);
 }
 
 /// Whether a program exists, by path or in the `PATH`.
