@@ -61,6 +61,10 @@ impl Engine for FullEngine {
         EngineStats::default()
     }
 
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        vec![self.stats()]
+    }
+
     fn fault(&self) -> Option<Arc<EngineFault>> {
         None
     }

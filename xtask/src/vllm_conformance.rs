@@ -21,6 +21,10 @@ pub(crate) struct Options {
     /// Only installs what is needed, and prints the command by which vLLM serves the model.
     #[arg(long)]
     set_up: bool,
+
+    /// Only looks at one of the places: in front of vLLM, or in the seat of its own front.
+    #[arg(long, value_enum)]
+    only: Option<Place>,
 }
 
 /// Room for everything that is asked. vLLM's blocks have 128 tokens on a processor.
@@ -32,7 +36,7 @@ const CROWDED: &[&str] = &["--max-model-len", "256", "--max-num-seqs", "8", "--n
 ///
 /// # Errors
 /// When something differs, or breaks a rule.
-pub(crate) fn run(Options { set_up }: &Options) -> Result<()> {
+pub(crate) fn run(Options { set_up, only }: &Options) -> Result<()> {
     let vllm = vllm_real::ensure()?;
     if *set_up {
         println!("{:?}", vllm.serve());
@@ -49,7 +53,9 @@ pub(crate) fn run(Options { set_up }: &Options) -> Result<()> {
         site.stop()?;
         answers
     };
-    for place in [Place::InFront, Place::InTheSeat] {
+    for place in
+        [Place::InFront, Place::InTheSeat].into_iter().filter(|place| only.is_none_or(|only| only == *place))
+    {
         println!("{}", place.name());
         let with_place = || format!("{}; logs are in {}", place.name(), folder.display());
         serves_the_same(place, &vllm, &wayfare, &folder, &expected).with_context(with_place)?;

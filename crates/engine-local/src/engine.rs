@@ -239,6 +239,10 @@ impl Engine for LocalEngine {
         self.shared.stats.load()
     }
 
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        vec![self.stats()]
+    }
+
     fn fault(&self) -> Option<Arc<EngineFault>> {
         self.shared.fault.get().cloned()
     }

@@ -274,7 +274,7 @@ impl EngineThread {
         let outputs = std::mem::replace(&mut self.outputs, Vec::with_capacity(capacity));
         let step = if scheduled_tokens > 0 { self.scheduler.step() } else { 0 };
         let block_lives = self.scheduler.take_block_lives();
-        self.sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, block_lives, outputs });
+        self.sink.deliver(StepOutputs { engine: 0, step, at, scheduled_tokens, stats, block_lives, outputs });
     }
 
     /// Adds to the outputs what their requests asked for besides tokens, and forgets those that ended.

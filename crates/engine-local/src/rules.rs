@@ -103,6 +103,8 @@ pub struct SequenceRules {
     num_output: u32,
     /// What may not come before `min_tokens`.
     ends: Vec<TokenId>,
+    /// What was banned from the row at hand and could have come, with its logit; kept for the next row.
+    banned: Vec<(TokenId, f32)>,
     logprobs: Option<u32>,
     prompt_logprobs: Option<u32>,
     /// Prompt tokens whose log-probabilities are known.
@@ -140,6 +142,7 @@ impl SequenceRules {
             num_recent: longest_bad_word.saturating_sub(1),
             num_output: 0,
             ends,
+            banned: Vec::new(),
             logprobs: sampling.logprobs,
             prompt_logprobs,
             num_prompt_known: 0,
@@ -228,21 +231,12 @@ impl SequenceRules {
     }
 
     /// The changes to the logits, in vLLM's order.
-    fn apply(&self, logits: &mut [f32]) {
-        let rules = &*self.rules;
-        if let Some(allowed) = &rules.allowed {
+    fn apply(&mut self, logits: &mut [f32]) {
+        if let Some(allowed) = &self.rules.allowed {
             keep_only(logits, |token| allowed.binary_search(&token).is_ok());
         }
-        for word in &rules.bad_words {
-            if let Some((last, before)) = word.split_last()
-                && self.recent.ends_with(before)
-            {
-                ban(logits, *last);
-            }
-        }
-        if self.num_output < rules.min_tokens {
-            self.ends.iter().for_each(|token| ban(logits, *token));
-        }
+        self.ban(logits);
+        let rules = &*self.rules;
         for (token, bias) in &rules.logit_bias {
             if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
@@ -269,6 +263,32 @@ impl SequenceRules {
         }
     }
 
+    /// Bans bad words, and the end before `min_tokens`. Where a grammar or `allowed` leaves nothing else, they yield: what
+    /// the output must be comes before what it had better not be. The end comes first, because an output that is complete
+    /// has nothing to go on with; then bad words.
+    fn ban(&mut self, logits: &mut [f32]) {
+        let Self { rules, recent, banned, .. } = self;
+        for word in &rules.bad_words {
+            if let Some((last, before)) = word.split_last()
+                && recent.ends_with(before)
+            {
+                ban(logits, *last, banned);
+            }
+        }
+        let num_bad = banned.len();
+        if self.num_output < rules.min_tokens {
+            self.ends.iter().for_each(|token| ban(logits, *token, banned));
+        }
+        let num_banned = banned.len();
+        if num_banned > 0 && !logits.iter().any(|logit| logit.is_finite()) {
+            let yields = if num_banned > num_bad { num_bad..num_banned } else { 0..num_bad };
+            for (token, logit) in &banned[yields] {
+                logits[*token as usize] = *logit;
+            }
+        }
+        banned.clear();
+    }
+
     fn remember(&mut self, token: TokenId) {
         self.num_output += 1;
         if let Some(counts) = &mut self.counts {
@@ -291,10 +311,13 @@ impl SequenceRules {
     }
 }
 
-fn ban(logits: &mut [f32], token: TokenId) {
-    if let Some(logit) = logits.get_mut(token as usize) {
-        *logit = f32::NEG_INFINITY;
+/// Bans a token, and remembers it if it could have come.
+fn ban(logits: &mut [f32], token: TokenId, banned: &mut Vec<(TokenId, f32)>) {
+    let Some(logit) = logits.get_mut(token as usize) else { return };
+    if logit.is_finite() {
+        banned.push((token, *logit));
     }
+    *logit = f32::NEG_INFINITY;
 }
 
 fn keep_only(logits: &mut [f32], is_kept: impl Fn(TokenId) -> bool) {

@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use wayfare_engine::EngineRequest;
+use wayfare_engine::{EngineRequest, StatsCell};
 
 /// Prompts that begin with the same so many tokens go to the same engine core, whose prefix cache knows them.
 const AFFINITY_TOKENS: usize = 256;
@@ -24,6 +24,8 @@ pub(crate) struct RankLoad {
     /// Requests that it says are waiting.
     pub(crate) waiting: AtomicU64,
     pub(crate) is_dead: AtomicBool,
+    /// For whoever watches.
+    pub(crate) stats: StatsCell,
 }
 
 impl RankLoad {

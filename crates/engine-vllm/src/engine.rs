@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use wayfare_engine::{
     AbortCause, Engine, EngineCommand, EngineControl, EngineFault, EngineLimits, EngineReply, EngineRequest,
-    EngineStats, OutputSink, RequestId, SchedulingPolicy, StatsCell, SubmitError,
+    EngineStats, OutputSink, RequestId, SchedulingPolicy, SubmitError,
 };
 use wayfare_journey::{Clock, EngineBoard, WallAnchor};
 
@@ -47,7 +47,6 @@ pub(crate) type Done = Box<dyn FnOnce(EngineReply) + Send>;
 /// What both sides of the inbox share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) stats: StatsCell,
     /// Why there is no engine core, while that is so.
     pub(crate) fault: ArcSwapOption<EngineFault>,
     pub(crate) loads: Vec<RankLoad>,
@@ -115,7 +114,6 @@ impl AttachedEngines {
                     }
                 };
                 let shared = Arc::new(Shared {
-                    stats: StatsCell::default(),
                     fault: ArcSwapOption::empty(),
                     loads: connected.ranks.iter().map(|_| RankLoad::default()).collect(),
                     first_rank: connected.names.first,
@@ -327,7 +325,13 @@ impl Engine for VllmEngine {
     }
 
     fn stats(&self) -> EngineStats {
-        self.shared.stats.load()
+        let mut sum = EngineStats::default();
+        self.shared.loads.iter().for_each(|load| sum += load.stats.load());
+        sum
+    }
+
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        self.shared.loads.iter().map(|load| load.stats.load()).collect()
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

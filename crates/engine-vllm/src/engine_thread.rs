@@ -2,7 +2,7 @@
 //!
 //! HOT PATH: one message of an engine core is one step, read into memory that is used again, and delivered as one batch.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, EngineStats, FinishReason, OutputSink, PauseMode, RequestId,
     SequenceOutput, StepOutputs,
 };
-use wayfare_journey::{Clock, EngineBoard, MonoNs};
+use wayfare_journey::{Clock, EngineBoard, MonoNs, QueueWaits, WaitNow, WaitReason};
 use zeromq::{RouterSendHalf, SocketSend as _};
 
 use crate::engine::{Done, Message, Outlets, Promised, Shared, Submission};
@@ -63,7 +63,6 @@ pub(crate) struct EngineThread {
     table: Table,
     pending: Vec<PendingCommand>,
     calls: u64,
-    totals: EngineStats,
     /// Where the state is shown, when journeys are traced.
     board: Option<EngineBoard>,
     /// Read into again and again.
@@ -96,7 +95,6 @@ impl EngineThread {
             table: Table::default(),
             pending: Vec::new(),
             calls: 0,
-            totals: EngineStats::default(),
             board: None,
             message: EngineMessage::default(),
             outputs: Vec::new(),
@@ -180,13 +178,15 @@ impl EngineThread {
     async fn submit(&mut self, submission: Submission, sink: &mut dyn OutputSink) {
         let Submission { request, rank, mut frame } = submission;
         let now = self.clock.now();
+        let has_priority = request.priority != 0;
         let sequence = Sequence::new(request, rank, self.ranks[usize::from(rank)].clock.source(), now);
         if self.ranks[usize::from(rank)].is_dead {
             self.end_one(sequence, FinishReason::Error, now);
-            self.deliver(None, sink);
+            self.deliver(rank, None, sink);
             return;
         }
         let id = self.table.insert(sequence);
+        self.ranks[usize::from(rank)].standings.sent(id, has_priority);
         frame[NAME_PLACE].copy_from_slice(&id.text());
         self.send(rank, MESSAGE_ADD, frame, sink).await;
     }
@@ -198,12 +198,13 @@ impl EngineThread {
         let rank = sequence.rank;
         let now = self.clock.now();
         self.end_one(*sequence, reason, now);
-        self.deliver(None, sink);
+        self.deliver(rank, None, sink);
         self.send(rank, MESSAGE_ABORT, encode_abort(&[name]), sink).await;
     }
 
     fn end_one(&mut self, mut sequence: Sequence, reason: FinishReason, now: MonoNs) {
         let rank = usize::from(sequence.rank);
+        self.ranks[rank].standings.gone(sequence.stand);
         self.outputs.push(sequence.give_up(reason, now, &self.ranks[rank].history));
         self.shared.loads[rank].in_flight.fetch_sub(1, Ordering::AcqRel);
     }
@@ -268,7 +269,7 @@ impl EngineThread {
             let Some(sequence) = self.table.get_mut(id).filter(|sequence| sequence.rank == rank) else {
                 continue;
             };
-            let Rank { clock, history, .. } = &self.ranks[index];
+            let Rank { clock, history, standings, totals, .. } = &mut self.ranks[index];
             let map = |event: &crate::wire::EngineEvent| MappedEvent {
                 kind: event.kind,
                 at: clock.ours(event.timestamp, at),
@@ -277,31 +278,36 @@ impl EngineThread {
             if let Some(error) = &output.error {
                 warn!(id = %sequence.id, code = error.code, message = error.message, "the engine failed a request");
             }
-            let had_begun = sequence.has_begun();
+            let (had_begun, stood) = (sequence.has_begun(), sequence.stand);
             let delivered = sequence.take(output, &events, &step, history);
             let preemptions = events.iter().filter(|event| event.is_preemption()).count();
-            self.totals.preemptions += preemptions as u64;
-            self.totals.generation_tokens += delivered.tokens.len() as u64;
+            totals.preemptions += preemptions as u64;
+            totals.generation_tokens += delivered.tokens.len() as u64;
             if !had_begun && sequence.has_begun() {
-                self.totals.prompt_tokens += sequence.prompt_tokens();
+                totals.prompt_tokens += sequence.prompt_tokens();
             }
             if delivered.finish.is_some() {
+                standings.gone(stood);
                 self.table.remove(id);
                 self.shared.loads[index].in_flight.fetch_sub(1, Ordering::AcqRel);
+            } else if !delivered.tokens.is_empty() {
+                standings.heard(stood);
             }
             self.outputs.push(delivered);
         }
         if let Some(stats) = message.scheduler_stats {
             self.shared.loads[index].waiting.store(stats.waiting, Ordering::Relaxed);
-            self.totals.prefix_cache_queries += stats.prefix_queries;
-            self.totals.prefix_cache_hits += stats.prefix_hits;
-            self.ranks[index].stats = Some(stats);
+            let Rank { totals, said, standings, .. } = &mut self.ranks[index];
+            totals.prefix_cache_queries += stats.prefix_queries;
+            totals.prefix_cache_hits += stats.prefix_hits;
+            standings.settle(rank, &stats, step.number, step.end, &mut self.table);
+            *said = Some(stats);
         }
         if let Some(board) = &self.board {
             board.begin_step(step.number, step.previous_end);
             board.end_step(step.end);
         }
-        self.deliver(Some((step.number, step.end, step.total_tokens)), sink);
+        self.deliver(rank, Some((step.number, step.end, step.total_tokens)), sink);
     }
 
     /// Prompt tokens and output tokens of a step that does not say them: the prompts that were completed, as far as they
@@ -320,8 +326,8 @@ impl EngineThread {
         (prefill.min(room), decode)
     }
 
-    /// Publishes the state, and hands on what is new, if anything is.
-    fn deliver(&mut self, step: Option<(u64, MonoNs, u32)>, sink: &mut dyn OutputSink) {
+    /// Publishes the state, and hands on what is new of a rank, if anything is.
+    fn deliver(&mut self, rank: u16, step: Option<(u64, MonoNs, u32)>, sink: &mut dyn OutputSink) {
         let stats = self.publish();
         if self.outputs.is_empty() && step.is_none() {
             return;
@@ -329,28 +335,28 @@ impl EngineThread {
         let (step, at, scheduled_tokens) = step.unwrap_or_else(|| (0, self.clock.now(), 0));
         let capacity = self.outputs.len();
         let outputs = std::mem::replace(&mut self.outputs, Vec::with_capacity(capacity));
-        sink.deliver(StepOutputs { step, at, scheduled_tokens, stats, block_lives: Vec::new(), outputs });
+        sink.deliver(StepOutputs {
+            engine: rank,
+            step,
+            at,
+            scheduled_tokens,
+            stats,
+            block_lives: Vec::new(),
+            outputs,
+        });
     }
 
     fn publish(&mut self) -> EngineStats {
-        let mut stats = self.totals;
-        for (rank, load) in self.ranks.iter().zip(&self.shared.loads).filter(|(rank, _)| !rank.is_dead) {
-            stats.kv_blocks_total += rank.num_kv_blocks;
-            stats.steps += rank.history.count();
-            match rank.stats {
-                Some(said) => {
-                    stats.running += said.running;
-                    stats.waiting += said.waiting;
-                    stats.kv_blocks_used += (said.kv_cache_usage * rank.num_kv_blocks as f64).round() as u64;
-                }
-                // It says nothing, so nobody knows which of them wait.
-                None => stats.running += load.in_flight.load(Ordering::Relaxed),
-            }
+        let is_paused = self.shared.is_paused.load(Ordering::Relaxed);
+        let mut stats = EngineStats::default();
+        for (rank, load) in self.ranks.iter().zip(&self.shared.loads) {
+            let of_rank = rank.stats(load.in_flight.load(Ordering::Relaxed), is_paused);
+            load.stats.store(&of_rank);
+            stats += of_rank;
         }
-        stats.paused = self.shared.is_paused.load(Ordering::Relaxed).into();
-        self.shared.stats.store(&stats);
         if let Some(board) = &self.board {
             board.show_totals(&stats.totals());
+            board.show_waits(&waits(stats.paused != 0));
         }
         stats
     }
@@ -379,7 +385,7 @@ impl EngineThread {
                 self.end_one(*sequence, FinishReason::Error, now);
             }
         }
-        self.deliver(None, sink);
+        self.deliver(rank, None, sink);
         self.pending.iter_mut().for_each(|pending| pending.calls.retain(|(of, _)| *of != rank));
         self.finish_commands();
         if let Some(fault) = fault.filter(|_| !self.takes_back) {
@@ -492,20 +498,33 @@ impl EngineThread {
     async fn stop(&mut self, sink: &mut dyn OutputSink) {
         self.refuse_inbox(sink).await;
         let now = self.clock.now();
-        let mut aborted: HashMap<u16, Vec<WireId>> = HashMap::new();
+        let mut aborted: BTreeMap<u16, Vec<WireId>> = BTreeMap::new();
         for name in self.table.select(|_| true) {
-            if let Some(sequence) = self.table.remove(name) {
+            if let Some(sequence) = self.table.get_mut(name) {
                 aborted.entry(sequence.rank).or_default().push(name);
-                self.end_one(*sequence, FinishReason::Abort, now);
             }
         }
-        self.deliver(None, sink);
         if aborted.is_empty() {
             return;
+        }
+        for (rank, names) in &aborted {
+            for name in names {
+                if let Some(sequence) = self.table.remove(*name) {
+                    self.end_one(*sequence, FinishReason::Abort, now);
+                }
+            }
+            self.deliver(*rank, None, sink);
         }
         for (rank, names) in aborted {
             self.send(rank, MESSAGE_ABORT, encode_abort(&names), sink).await;
         }
         tokio::time::sleep(FLUSH_TIME).await;
     }
+}
+
+/// Why those that wait do so: nobody says, unless it was asked for.
+fn waits(is_paused: bool) -> QueueWaits {
+    let reason = if is_paused { WaitReason::Paused } else { WaitReason::Unknown };
+    let wait = WaitNow { reason, blocker: None };
+    QueueWaits { step: 0, head: None, head_wait: wait, rest_wait: wait }
 }

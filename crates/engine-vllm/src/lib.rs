@@ -13,6 +13,7 @@ mod rank;
 mod reception;
 mod sequence;
 mod sockets;
+mod standing;
 mod startup;
 mod steps;
 mod table;

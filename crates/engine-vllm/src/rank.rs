@@ -1,8 +1,10 @@
 //! One engine core, as the engine thread sees it.
 
 use bytes::Bytes;
+use wayfare_engine::EngineStats;
 
 use crate::clock_map::ClockMap;
+use crate::standing::Standings;
 use crate::startup::ReadyRank;
 use crate::steps::StepHistory;
 use crate::wire::{Layout, SchedulerStats};
@@ -17,7 +19,10 @@ pub(crate) struct Rank {
     pub(crate) num_kv_blocks: u64,
     pub(crate) max_num_batched_tokens: u32,
     /// What it said last of its state; `None` when it never does.
-    pub(crate) stats: Option<SchedulerStats>,
+    pub(crate) said: Option<SchedulerStats>,
+    pub(crate) standings: Standings,
+    /// What has been counted; its state is not in it.
+    pub(crate) totals: EngineStats,
     pub(crate) is_dead: bool,
     /// Which of its connections it is on: the end of an earlier one is not its end.
     pub(crate) connection: u64,
@@ -32,15 +37,36 @@ impl Rank {
             history: StepHistory::default(),
             num_kv_blocks: ready.ready.num_gpu_blocks.unwrap_or(1).saturating_sub(1).into(),
             max_num_batched_tokens: ready.ready.max_num_batched_tokens.unwrap_or(u32::MAX),
-            stats: None,
+            said: None,
+            standings: Standings::default(),
+            totals: EngineStats::default(),
             is_dead: false,
             connection: ready.connection,
         }
     }
 
-    /// Another engine core has taken the place. Its steps are counted on from those of the one before.
+    /// Another engine core has taken the place. Its steps, and all else, are counted on from those of the one before.
     pub(crate) fn replace(&mut self, ready: &ReadyRank) {
         let history = std::mem::take(&mut self.history);
-        *self = Self { history, ..Self::new(self.identity.clone(), ready) };
+        *self = Self { history, totals: self.totals, ..Self::new(self.identity.clone(), ready) };
+    }
+
+    /// Its state and totals. `in_flight` are the requests that it has been given.
+    pub(crate) fn stats(&self, in_flight: u64, is_paused: bool) -> EngineStats {
+        let totals = EngineStats { steps: self.history.count(), ..self.totals };
+        if self.is_dead {
+            return totals;
+        }
+        // Where it says nothing, nobody knows which of them wait.
+        let (running, waiting, usage) =
+            self.said.map_or((in_flight, 0, 0.0), |said| (said.running, said.waiting, said.kv_cache_usage));
+        EngineStats {
+            running,
+            waiting,
+            kv_blocks_used: (usage * self.num_kv_blocks as f64).round() as u64,
+            kv_blocks_total: self.num_kv_blocks,
+            paused: is_paused.into(),
+            ..totals
+        }
     }
 }

@@ -11,9 +11,10 @@ use wayfare_engine::{
 };
 use wayfare_journey::{
     ClockSource, CoreEvent, CoreEventKind, CoreSpan, FinishStatus, LedgerMeter, MonoNs, Phase, Progress,
-    ScheduleKind, StepTimes, StepWork, WaitReason, WaitTimes,
+    ScheduleKind, SequenceState, StepTimes, StepWork, WaitReason, WaitTimes,
 };
 
+use crate::standing::Stand;
 use crate::steps::{Step, StepHistory};
 use crate::wire::{EngineEventKind, RequestOutput, StopReason, WireFinish};
 
@@ -41,6 +42,10 @@ pub(crate) struct Sequence {
     /// The last thing that is known to have happened.
     last: MonoNs,
     last_step: u64,
+    /// What is shown of it while it lives.
+    pub(crate) stand: Stand,
+    /// The last step that brought tokens.
+    pub(crate) heard_step: u64,
 }
 
 /// An event of the engine core with the time it has here.
@@ -61,6 +66,8 @@ impl Sequence {
     pub(crate) fn new(mut request: EngineRequest, rank: u16, clock: ClockSource, now: MonoNs) -> Self {
         if let Some(span) = &mut request.core_span {
             span.of_engine(rank.into(), clock);
+            // Whether it waits or runs will be said with its first token.
+            span.infer_state(SequenceState::Submitted, now);
         }
         Self {
             id: request.id,
@@ -81,6 +88,16 @@ impl Sequence {
             lost_tokens: 0,
             last: now,
             last_step: 0,
+            stand: Stand::Sent,
+            heard_step: 0,
+        }
+    }
+
+    /// What the engine core said of all of its requests tells this of it.
+    pub(crate) fn concluded(&mut self, stand: Stand, state: SequenceState, at: MonoNs) {
+        self.stand = stand;
+        if let Some(span) = &self.span {
+            span.infer_state(state, at.max(self.last));
         }
     }
 
@@ -191,8 +208,9 @@ impl Sequence {
             return;
         }
         self.assume_queued();
-        let kind =
-            if self.times.first_scheduled.is_none() { ScheduleKind::First } else { ScheduleKind::Resume };
+        // One with a token was scheduled before, whether that was told or not.
+        let is_first = self.times.first_scheduled.is_none() && !self.has_begun();
+        let kind = if is_first { ScheduleKind::First } else { ScheduleKind::Resume };
         if let Some(meter) = &mut self.meter {
             match kind {
                 ScheduleKind::First => {
@@ -203,7 +221,9 @@ impl Sequence {
                 ScheduleKind::Resume => meter.resumed(at),
             }
         }
-        self.times.first_scheduled.get_or_insert(at);
+        if is_first {
+            self.times.first_scheduled = Some(at);
+        }
         self.phase = Phase::Prefill;
         self.progress.prefill_done = self.progress.prefill_done.max(self.cached_tokens);
         let cached_tokens = if kind == ScheduleKind::First { self.cached_tokens } else { 0 };
@@ -244,6 +264,8 @@ impl Sequence {
             span.advance(self.progress, true, step.end);
         }
         self.last = self.last.max(step.end);
+        self.stand = Stand::Decode;
+        self.heard_step = step.number;
     }
 
     fn account(&mut self, is_first: bool, step: &Step) {

@@ -1,8 +1,10 @@
 //! The sockets of the front: engine cores connect, the front binds.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,32 +17,41 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TRIES: u32 = 3;
 
-/// Where engine cores say hello: `tcp://HOST:PORT`.
+/// Where engine cores say hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineAddress {
-    /// A name or an address of this host, or an address that stands for all of them.
-    pub host: String,
-    /// 0 takes a free one.
-    pub port: u16,
+pub enum EngineAddress {
+    /// `tcp://HOST:PORT`.
+    Tcp {
+        /// A name or an address of this host, or an address that stands for all of them.
+        host: String,
+        /// 0 takes a free one.
+        port: u16,
+    },
+    /// `ipc://PATH`: Unix sockets. Requests are taken at `PATH.requests`, outputs of rank R at `PATH.outputs-R`.
+    Ipc {
+        /// That of the handshake, absolute.
+        path: String,
+    },
 }
 
 impl EngineAddress {
-    /// Reads `tcp://HOST:PORT`.
+    /// Reads `tcp://HOST:PORT` or `ipc://PATH`.
     ///
     /// # Errors
     /// With what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not of the form tcp://HOST:PORT");
+        let wrong = || format!("{text:?} is not of the form tcp://HOST:PORT or ipc:///PATH");
+        if let Some(path) = text.strip_prefix("ipc://") {
+            // An engine need not have our working directory.
+            let is_path = path.starts_with('/') && !path.ends_with('/');
+            return if is_path { Ok(Self::Ipc { path: path.to_owned() }) } else { Err(wrong()) };
+        }
         let (host, port) =
             text.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')).ok_or_else(wrong)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let host = if host == "*" { "0.0.0.0" } else { host };
         let port = port.parse().map_err(|_| wrong())?;
-        if host.is_empty() { Err(wrong()) } else { Ok(Self { host: host.to_owned(), port }) }
-    }
-
-    fn is_unspecified(&self) -> bool {
-        self.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified())
+        if host.is_empty() { Err(wrong()) } else { Ok(Self::Tcp { host: host.to_owned(), port }) }
     }
 }
 
@@ -106,6 +117,25 @@ pub enum BindError {
         #[source]
         cause: io::Error,
     },
+    /// Somebody has the file.
+    #[error("{path} is in use; engines need it and those that begin with its name: {purpose}")]
+    FileInUse {
+        /// Which.
+        path: String,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// The operating system refuses.
+    #[error("a Unix socket cannot be made at {path} ({purpose})")]
+    FileRefused {
+        /// Where.
+        path: String,
+        /// What for.
+        purpose: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// It listens on all addresses and does not know which of them engines can reach.
     #[error(
         "engines cannot be told to connect to {host}; name an address of this host in --engine-address, or the one \
@@ -161,7 +191,10 @@ pub(crate) struct Sockets {
 /// Where engine cores say hello, and what they are told then.
 pub(crate) struct Door {
     pub(crate) handshake: RouterSocket,
+    /// Its port, or 0 of a Unix socket.
     pub(crate) port: u16,
+    /// Where that is, for people.
+    pub(crate) place: String,
     /// Where they take requests from.
     pub(crate) input_address: String,
     /// Where each rank brings its outputs to.
@@ -184,36 +217,22 @@ impl Sockets {
         advertise_host: Option<&str>,
         ranks: u16,
     ) -> Result<Self, BindError> {
-        let reachable = match advertise_host {
-            Some(host) => host,
-            None if address.is_unspecified() => {
-                return Err(BindError::NothingToAdvertise { host: address.host.clone() });
-            }
-            None => &address.host,
-        };
-        let advertised = |port: u16| {
-            if reachable.contains(':') {
-                format!("tcp://[{reachable}]:{port}")
-            } else {
-                format!("tcp://{reachable}:{port}")
-            }
-        };
-        let (listener, handshake_port) = listen(address, 0, "the handshake")?;
+        let bound = Binder::new(address, advertise_host)?;
+        let (listener, place, port) = bound.listen(Purpose::Handshake)?;
         let mut handshake = RouterSocket::new();
         handshake.bind_listener(listener).await?;
-        let (listener, port) = listen(address, 1, "requests")?;
+        let (listener, input_address, _) = bound.listen(Purpose::Requests)?;
         let mut input = RouterSocket::new();
         input.bind_listener(listener).await?;
-        let input_address = advertised(port);
         let (mut outputs, mut output_addresses) = (Vec::new(), Vec::new());
         for rank in 0..ranks {
-            let (listener, port) = listen(address, 2 + u32::from(rank), "outputs")?;
+            let (listener, output_address, _) = bound.listen(Purpose::Outputs(rank))?;
             let mut socket = PullSocket::new();
             socket.bind_listener(listener).await?;
             outputs.push(socket);
-            output_addresses.push(advertised(port));
+            output_addresses.push(output_address);
         }
-        let door = Some(Door { handshake, port: handshake_port, input_address, output_addresses });
+        let door = Some(Door { handshake, port, place, input_address, output_addresses });
         Ok(Self { door, input, outputs: Outputs::OfEach(outputs) })
     }
 
@@ -227,21 +246,90 @@ impl Sockets {
     }
 }
 
-/// Listens on the port `offset` behind that of the address, or on a free one where that is 0.
-fn listen(
-    address: &EngineAddress,
-    offset: u32,
-    purpose: &'static str,
-) -> Result<(TcpListener, u16), BindError> {
-    let EngineAddress { host, port } = address;
-    let port = if *port == 0 { 0 } else { u32::from(*port) + offset };
+/// What engine cores connect to a socket for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Handshake,
+    Requests,
+    Outputs(u16),
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Purpose::Handshake => "the handshake",
+            Purpose::Requests => "requests",
+            Purpose::Outputs(_) => "outputs",
+        }
+    }
+
+    /// How far its port is behind that of the handshake.
+    fn offset(self) -> u32 {
+        match self {
+            Purpose::Handshake => 0,
+            Purpose::Requests => 1,
+            Purpose::Outputs(rank) => 2 + u32::from(rank),
+        }
+    }
+
+    fn path(self, handshake: &str) -> String {
+        match self {
+            Purpose::Handshake => handshake.to_owned(),
+            Purpose::Requests => format!("{handshake}.requests"),
+            Purpose::Outputs(rank) => format!("{handshake}.outputs-{rank}"),
+        }
+    }
+}
+
+/// Where sockets are bound, and by what engine cores reach them.
+enum Binder<'a> {
+    Ports { host: &'a str, port: u16, reachable: &'a str },
+    Files { path: &'a str },
+}
+
+impl<'a> Binder<'a> {
+    fn new(address: &'a EngineAddress, advertise_host: Option<&'a str>) -> Result<Self, BindError> {
+        let (host, port) = match address {
+            EngineAddress::Tcp { host, port } => (host, *port),
+            EngineAddress::Ipc { path } => return Ok(Self::Files { path }),
+        };
+        let is_unspecified = host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+        let reachable = match advertise_host {
+            Some(host) => host,
+            None if is_unspecified => return Err(BindError::NothingToAdvertise { host: host.clone() }),
+            None => host,
+        };
+        Ok(Self::Ports { host, port, reachable })
+    }
+
+    /// A listener, its address for engine cores, and its port, if it has one.
+    fn listen(&self, purpose: Purpose) -> Result<(EngineListener, String, u16), BindError> {
+        match *self {
+            Self::Ports { host, port, reachable } => {
+                let port = if port == 0 { 0 } else { u32::from(port) + purpose.offset() };
+                let (listener, port) = listen_at_port(host, port, purpose.name())?;
+                let host =
+                    if reachable.contains(':') { format!("[{reachable}]") } else { reachable.to_owned() };
+                Ok((EngineListener::Tcp(listener), format!("tcp://{host}:{port}"), port))
+            }
+            Self::Files { path } => {
+                let path = purpose.path(path);
+                let listener = listen_at_file(&path, purpose.name())?;
+                Ok((EngineListener::Unix(listener), format!("ipc://{path}"), 0))
+            }
+        }
+    }
+}
+
+/// Listens on a port, or on a free one where that is 0. Says which.
+fn listen_at_port(host: &str, port: u32, purpose: &'static str) -> Result<(TcpListener, u16), BindError> {
     let refused = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { host: host.clone(), port, purpose },
-        _ => BindError::Refused { host: host.clone(), port, purpose, cause },
+        io::ErrorKind::AddrInUse => BindError::InUse { host: host.to_owned(), port, purpose },
+        _ => BindError::Refused { host: host.to_owned(), port, purpose, cause },
     };
     let short_port = u16::try_from(port).map_err(|_| refused(io::Error::other("there is no such port")))?;
-    let addresses = (host.as_str(), short_port).to_socket_addrs();
-    let addresses = addresses.map_err(|cause| BindError::Unknown { host: host.clone(), cause })?;
+    let addresses = (host, short_port).to_socket_addrs();
+    let addresses = addresses.map_err(|cause| BindError::Unknown { host: host.to_owned(), cause })?;
     let listener = TcpListener::bind(&*addresses.collect::<Vec<SocketAddr>>()).map_err(refused)?;
     // Connections inherit it. A system that does not have it notices dead hosts later.
     let keepalive = TcpKeepalive::new()
@@ -251,6 +339,22 @@ fn listen(
     let _ = SockRef::from(&listener).set_tcp_keepalive(&keepalive);
     let bound = listener.local_addr().map_err(refused)?.port();
     Ok((listener, bound))
+}
+
+/// Makes a Unix socket, in place of one that a front before has left.
+fn listen_at_file(path: &str, purpose: &'static str) -> Result<UnixListener, BindError> {
+    let refused = |cause| BindError::FileRefused { path: path.to_owned(), purpose, cause };
+    match UnixListener::bind(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {}
+        other => return other.map_err(refused),
+    }
+    // Nobody answers at one that was left; a file that is no socket is not ours to remove.
+    let is_left = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if !is_left {
+        return Err(BindError::FileInUse { path: path.to_owned(), purpose });
+    }
+    fs::remove_file(path).and_then(|()| UnixListener::bind(path)).map_err(refused)
 }
 
 /// Whether whoever has this address runs on this host, and with its clock.
@@ -270,16 +374,46 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let parsed = |text| EngineAddress::parse(text).map(|address| (address.host, address.port));
-        assert_eq!(parsed("tcp://127.0.0.1:29550"), Ok(("127.0.0.1".into(), 29550)));
-        assert_eq!(parsed("tcp://[::1]:5"), Ok(("::1".into(), 5)));
-        assert_eq!(parsed("tcp://*:5"), Ok(("0.0.0.0".into(), 5)));
-        for wrong in
-            ["", "127.0.0.1:5", "tcp://host", "tcp://:5", "tcp://host:port", "tcp://host:70000", "ipc:///a"]
-        {
-            let error = parsed(wrong).unwrap_err();
-            assert!(error.contains("tcp://HOST:PORT"), "{error}");
+        let tcp = |host: &str, port| Ok(EngineAddress::Tcp { host: host.to_owned(), port });
+        assert_eq!(EngineAddress::parse("tcp://127.0.0.1:29550"), tcp("127.0.0.1", 29550));
+        assert_eq!(EngineAddress::parse("tcp://[::1]:5"), tcp("::1", 5));
+        assert_eq!(EngineAddress::parse("tcp://*:5"), tcp("0.0.0.0", 5));
+        let path = "/run/wayfare/engines".to_owned();
+        assert_eq!(EngineAddress::parse("ipc:///run/wayfare/engines"), Ok(EngineAddress::Ipc { path }));
+        for wrong in [
+            "",
+            "127.0.0.1:5",
+            "tcp://host",
+            "tcp://:5",
+            "tcp://host:port",
+            "tcp://host:70000",
+            "ipc://",
+            "ipc://engines",
+            "ipc:///run/",
+        ] {
+            let error = EngineAddress::parse(wrong).unwrap_err();
+            assert!(error.contains("tcp://HOST:PORT") && error.contains("ipc:///PATH"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_was_left_is_replaced_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("engines");
+        let path = path.to_str().unwrap();
+        drop(listen_at_file(path, "requests").unwrap());
+        let listener = listen_at_file(path, "requests").unwrap();
+        assert!(matches!(listen_at_file(path, "requests"), Err(BindError::FileInUse { .. })));
+        drop(listener);
+        fs::remove_file(path).unwrap();
+        fs::write(path, "letters").unwrap();
+        assert!(matches!(listen_at_file(path, "requests"), Err(BindError::FileInUse { .. })));
+        assert_eq!(fs::read_to_string(path).unwrap(), "letters");
+        let nowhere = folder.path().join("missing/engines");
+        let refused = listen_at_file(nowhere.to_str().unwrap(), "requests");
+        assert!(matches!(refused, Err(BindError::FileRefused { .. })));
+        let too_long = format!("{path}{}", "x".repeat(200));
+        assert!(matches!(listen_at_file(&too_long, "requests"), Err(BindError::FileRefused { .. })));
     }
 
     #[test]

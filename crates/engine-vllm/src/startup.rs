@@ -16,6 +16,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 /// How often it is asked whether engines can still come.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
 
+/// What `vllm serve` has to be told to connect to a front. It knows no other address than a port of a host.
+const WHEN_HEADLESS: &str =
+    " when they are started with --headless --data-parallel-address HOST --data-parallel-rpc-port PORT";
+
 /// How engine cores are found and what is expected of them.
 #[derive(Debug)]
 pub struct AttachOptions {
@@ -74,10 +78,7 @@ pub enum AttachError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// It took too long.
-    #[error(
-        "after {seconds} s not all engines are ready: {missing}; engines connect to {address} when they are started \
-         with --headless --data-parallel-address HOST --data-parallel-rpc-port PORT"
-    )]
+    #[error("after {seconds} s not all engines are ready: {missing}; engines connect to {address}{when}")]
     Timeout {
         /// How long that was.
         seconds: u64,
@@ -85,6 +86,8 @@ pub enum AttachError {
         missing: String,
         /// The handshake's address.
         address: String,
+        /// When they do, in words.
+        when: &'static str,
     },
     /// The same, where somebody else had told them where to connect to.
     #[error("after {seconds} s not all engines are ready: {missing}; what vLLM writes says why")]
@@ -168,8 +171,8 @@ pub(crate) async fn connect(
     let (mut sockets, first, place) = match meeting {
         Meeting::Handshake { address, advertise_host } => {
             let sockets = Sockets::bind(&address, advertise_host.as_deref(), count).await?;
-            let port = sockets.door.as_ref().map_or(address.port, |door| door.port);
-            (sockets, 0, format!("tcp://{}:{port}", address.host))
+            let place = sockets.door.as_ref().map_or_else(String::new, |door| door.place.clone());
+            (sockets, 0, place)
         }
         Meeting::Given { listeners, first_rank } => {
             (Sockets::adopt(listeners).await?, first_rank, "the sockets that were handed over".to_owned())
@@ -203,7 +206,8 @@ pub(crate) async fn connect(
             () = tokio::time::sleep_until(deadline) => {
                 let (seconds, missing) = (ready_timeout.as_secs(), reception.missing());
                 return Err(if says_hello {
-                    AttachError::Timeout { seconds, missing, address: place }
+                    let when = if place.starts_with("tcp:") { WHEN_HEADLESS } else { "" };
+                    AttachError::Timeout { seconds, missing, address: place, when }
                 } else {
                     AttachError::NotRegistered { seconds, missing }
                 });

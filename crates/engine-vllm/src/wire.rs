@@ -2,7 +2,7 @@
 //!
 //! What is said here of the protocol was read from the published releases 0.23.0 to 0.33.0 of vLLM
 //! (`vllm/v1/engine/__init__.py`, `vllm/v1/serial_utils.py`, `vllm/v1/engine/core.py`). It has no version of its own;
-//! `tests/golden/` keeps frames of each layout, made by the library that vLLM uses.
+//! `tests/golden/` keeps frames of each layout, made by the library that vLLM uses, and what a real 0.32.0 has said.
 
 mod error;
 mod handshake;

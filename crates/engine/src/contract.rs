@@ -28,8 +28,12 @@ pub trait Engine: Send + Sync + Debug {
     /// What the engine can take, fixed at its start.
     fn limits(&self) -> EngineLimits;
 
-    /// The latest state and totals.
+    /// The latest state and totals, of all engines behind this one together.
     fn stats(&self) -> EngineStats;
+
+    /// The same of each engine behind this one, in the order of [`StepOutputs::engine`]; of this one where there are no
+    /// others. Always as many.
+    fn stats_by_engine(&self) -> Vec<EngineStats>;
 
     /// Why the engine cannot serve any more, if so.
     fn fault(&self) -> Option<Arc<EngineFault>>;

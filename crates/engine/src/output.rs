@@ -129,6 +129,8 @@ pub struct BlockLife {
 /// Everything one engine step produced.
 #[derive(Clone, Debug)]
 pub struct StepOutputs {
+    /// Which of several engines made it, from 0; what is in it is of this engine alone.
+    pub engine: u16,
     /// The step's number; 0 for outputs that belong to no step.
     pub step: u64,
     /// When its tokens became known.

@@ -12,6 +12,12 @@ macro_rules! stats {
             $($(#[$doc])* pub $field: u64,)*
         }
 
+        impl std::ops::AddAssign for EngineStats {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$field = self.$field.saturating_add(other.$field);)*
+            }
+        }
+
         /// The same, shared: one writer (the engine), any number of readers, no lock. Fields are read one
         /// by one, so two of them may be one step apart.
         #[derive(Debug, Default)]
@@ -57,7 +63,7 @@ stats! {
     prefix_cache_queries,
     /// Those of them that were found in it. What a preempted sequence finds again does not count.
     prefix_cache_hits,
-    /// 1 while the engine is paused.
+    /// 1 while the engine is paused; of several engines, how many are.
     paused,
 }
 

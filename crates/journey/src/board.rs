@@ -38,8 +38,13 @@ impl QueueWaits {
         let wait = if self.head == Some(key) { self.head_wait } else { self.rest_wait };
         match view.state {
             SequenceState::Preempted => Some(wait),
-            // While the engine is paused it is known without a step.
-            SequenceState::Queued if self.step > view.step || wait.reason == WaitReason::Paused => Some(wait),
+            SequenceState::Queued if self.step > view.step => Some(wait),
+            // That the engine is paused is known without a step; that it gives no reasons, too.
+            SequenceState::Submitted | SequenceState::Queued
+                if matches!(wait.reason, WaitReason::Paused | WaitReason::Unknown) =>
+            {
+                Some(wait)
+            }
             SequenceState::Submitted | SequenceState::Queued => {
                 Some(WaitNow { reason: WaitReason::NextStep, blocker: None })
             }

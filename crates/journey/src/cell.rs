@@ -220,9 +220,8 @@ impl JourneyCell {
     pub fn view(&self) -> RequestView {
         let (api, since) = self.api_state();
         let sequences: Vec<_> = self.sequences().collect();
-        let places = sequences.iter().map(|sequence| (sequence.state, sequence.changed));
-        let (state, since) = JourneyState::of(api, since, places);
-        RequestView { state, since, sequences }
+        let (state, since, is_inferred) = JourneyState::of(api, since, &sequences.iter());
+        RequestView { state, since, is_inferred, sequences }
     }
 
     fn api_state(&self) -> (ApiState, MonoNs) {

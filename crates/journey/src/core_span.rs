@@ -7,7 +7,7 @@
 use crate::cell::OpenJourney;
 use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, CoreEventKind, FinishStatus, Phase, Progress};
-use crate::live::{LiveSequence, SequenceKey};
+use crate::live::{LiveSequence, SequenceKey, SequenceState};
 use crate::{CoreLedger, MonoNs};
 
 /// The right and duty to end one `llm_core` span. Travels with the sequence; ends when it is dropped.
@@ -60,6 +60,12 @@ impl CoreSpan {
             record.engine_id = engine_id;
             record.clock_source = Some(clock_source);
         }
+    }
+
+    /// Shows that the sequence must be in this state since `at`, as follows from what the engine said of all of its
+    /// sequences together. Leaves nothing in the span; the next event or token takes its place.
+    pub fn infer_state(&self, state: SequenceState, at: MonoNs) {
+        self.live.infer(state, at);
     }
 
     /// QUEUED, which is recorded next, is not what the engine said.

@@ -84,22 +84,22 @@ impl JourneyState {
         }
     }
 
-    /// The state of a request that has come so far on the API side, `since` then, and has these sequences: where
-    /// they are and since when. Says since when it is in that state, too.
-    pub(crate) fn of(
+    /// The state of a request that has come so far on the API side, `since` then, and has these sequences. Says since
+    /// when it is in that state, and whether that is inferred, too.
+    pub(crate) fn of<'a>(
         api: ApiState,
         since: MonoNs,
-        sequences: impl Iterator<Item = (SequenceState, MonoNs)> + Clone,
-    ) -> (JourneyState, MonoNs) {
+        sequences: &(impl Iterator<Item = &'a SequenceView> + Clone),
+    ) -> (JourneyState, MonoNs, bool) {
         let first_in = |wanted: &[SequenceState]| {
-            let those = sequences.clone().filter(|(state, _)| wanted.contains(state));
-            those.map(|(_, changed)| changed).min()
+            let those = sequences.clone().filter(|one| wanted.contains(&one.state));
+            those.min_by_key(|one| one.changed)
         };
-        let is_seen = sequences.clone().any(|(state, _)| state != SequenceState::Submitted);
+        let is_seen = sequences.clone().any(|one| one.state != SequenceState::Submitted);
         match api {
-            ApiState::Abandoned => return (JourneyState::Abandoned, since),
-            ApiState::Receiving if !is_seen => return (JourneyState::Receiving, since),
-            ApiState::Preparing if !is_seen => return (JourneyState::Preparing, since),
+            ApiState::Abandoned => return (JourneyState::Abandoned, since, false),
+            ApiState::Receiving if !is_seen => return (JourneyState::Receiving, since, false),
+            ApiState::Preparing if !is_seen => return (JourneyState::Preparing, since, false),
             _ => {}
         }
         let in_engine = [
@@ -109,10 +109,13 @@ impl JourneyState {
             (JourneyState::Queued, &[SequenceState::Queued, SequenceState::Submitted]),
         ];
         let here = in_engine.into_iter().find_map(|(state, those)| Some((state, first_in(those)?)));
-        here.unwrap_or_else(|| {
-            let last = sequences.map(|(_, changed)| changed).max();
-            (JourneyState::Delivering, last.unwrap_or(since))
-        })
+        here.map_or_else(
+            || {
+                let last = sequences.clone().map(|one| one.changed).max();
+                (JourneyState::Delivering, last.unwrap_or(since), false)
+            },
+            |(state, one)| (state, one.changed, one.is_inferred),
+        )
     }
 }
 
@@ -190,6 +193,8 @@ pub struct SequenceView {
     pub first_token: Option<MonoNs>,
     /// The engine step of its last event; for a queued one the last step that was started before it came.
     pub step: u64,
+    /// Whether the state is not what the engine said of it, but what follows from what it said of all of them together.
+    pub is_inferred: bool,
 }
 
 /// A request as it is.
@@ -199,6 +204,8 @@ pub struct RequestView {
     pub state: JourneyState,
     /// Since when.
     pub since: MonoNs,
+    /// Whether the state comes from a sequence whose own is inferred.
+    pub is_inferred: bool,
     /// Its sequences, in order; none before the engine is to have them.
     pub sequences: Vec<SequenceView>,
 }
@@ -215,6 +222,7 @@ const PROGRESS: usize = 7;
 const FIRST_TOKEN: usize = 8;
 const CACHED: usize = 9;
 const STEP: usize = 10;
+const INFERRED: usize = 11;
 pub(crate) const SEQUENCE_WORDS: usize = 16;
 
 /// Marks a record as that of a sequence; its index lies above.
@@ -246,7 +254,7 @@ impl LiveSequence {
         put(OPENED, opened.0);
         put(STATE, SequenceState::Submitted as u64);
         put(CHANGED, opened.0);
-        [PROGRESS, FIRST_TOKEN, CACHED, STEP].into_iter().for_each(|index| put(index, 0));
+        [PROGRESS, FIRST_TOKEN, CACHED, STEP, INFERRED].into_iter().for_each(|index| put(index, 0));
         // The last one: from now on the record is one.
         words[KEY].store(request, Ordering::Release);
         Self { words, key: request }
@@ -283,15 +291,27 @@ impl LiveSequence {
     #[inline]
     pub(crate) fn advance(&self, progress: Progress, decodes: bool, at: MonoNs) {
         self.put(PROGRESS, pair(progress.prefill_done, progress.decode_done));
-        let state = self.words[STATE].load(Ordering::Relaxed);
-        if decodes && state as u8 == SequenceState::Prefill as u8 {
-            // What a preemption had thrown away is computed again.
-            self.change(SequenceState::Decode, unpair(state).1, at);
+        let (state, num_preemptions) = unpair(self.words[STATE].load(Ordering::Relaxed));
+        if !decodes || state == SequenceState::Decode as u32 {
+            return;
+        }
+        // What a preemption had thrown away is computed again, or what was inferred is refuted.
+        if state == SequenceState::Prefill as u32 || self.words[INFERRED].load(Ordering::Relaxed) != 0 {
+            self.change(SequenceState::Decode, num_preemptions, at);
         }
     }
 
     fn change(&self, state: SequenceState, num_preemptions: u32, at: MonoNs) {
         self.put(CHANGED, at.0);
+        self.put(INFERRED, 0);
+        self.words[STATE].store(pair(state as u32, num_preemptions), Ordering::Release);
+    }
+
+    /// It must be in this state since `at`, though nobody has said so of it.
+    pub(crate) fn infer(&self, state: SequenceState, at: MonoNs) {
+        let num_preemptions = unpair(self.words[STATE].load(Ordering::Relaxed)).1;
+        self.put(CHANGED, at.0);
+        self.put(INFERRED, 1);
         self.words[STATE].store(pair(state as u32, num_preemptions), Ordering::Release);
     }
 
@@ -330,6 +350,7 @@ impl SequenceView {
             changed: MonoNs(words[CHANGED]),
             first_token: Some(words[FIRST_TOKEN]).filter(|at| *at != 0).map(MonoNs),
             step: words[STEP],
+            is_inferred: words[INFERRED] != 0,
         })
     }
 

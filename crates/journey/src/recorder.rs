@@ -15,7 +15,7 @@ use crate::words::{Words, check, pair, write_text};
 use crate::{MonoNs, SpanId, TraceId, WallAnchor};
 
 /// The version of the layout of the words. Another one is another layout.
-pub const FLIGHT_VERSION: u32 = 1;
+pub const FLIGHT_VERSION: u32 = 2;
 /// "WAYFLGHT".
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"WAYFLGHT");
 /// Words before the first record: a page.

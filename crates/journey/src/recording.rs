@@ -94,6 +94,8 @@ pub struct RecordedRequest {
     pub state: JourneyState,
     /// Since when.
     pub since: MonoNs,
+    /// Whether the state comes from a sequence whose own was inferred.
+    pub is_inferred: bool,
     /// When it arrived.
     pub arrived: MonoNs,
     /// Its sequences, in order.
@@ -234,8 +236,7 @@ fn read_request(
     let arrived = MonoNs(record[R_ARRIVED]);
     let (api, since_arrival) = read_api_word(record[R_API], key.0)?;
     let since = MonoNs(arrived.0.saturating_add(since_arrival));
-    let places = sequences.iter().map(|(_, view)| (view.state, view.changed));
-    let (state, since) = JourneyState::of(api, since, places);
+    let (state, since, is_inferred) = JourneyState::of(api, since, &sequences.iter().map(|(_, view)| view));
     let sequences = sequences.iter().map(|&(index, view)| {
         let wait = waits.of(SequenceKey { request: key, index }, &view);
         let wait = wait.map(|wait| RecordedWait {
@@ -254,6 +255,7 @@ fn read_request(
         model: read_text(&record[R_MODEL], key.0).map(|model| model.text),
         state,
         since,
+        is_inferred,
         arrived,
         sequences: sequences.collect(),
     })

@@ -39,6 +39,7 @@ impl BenchEngine {
             SequenceOutput { id, tokens: smallvec![token], first: None, details: None, finish: None };
         let stats = EngineStats::default();
         let step = StepOutputs {
+            engine: 0,
             step: 1,
             at,
             scheduled_tokens: 1,
@@ -66,6 +67,10 @@ impl Engine for BenchEngine {
 
     fn stats(&self) -> EngineStats {
         EngineStats::default()
+    }
+
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        vec![self.stats()]
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

@@ -69,9 +69,9 @@ pub struct OutputHub {
 
 impl OutputHub {
     /// Starts the dispatcher on the current runtime.
-    pub(crate) fn start(self, recorder: Recorder) -> HubHandle {
+    pub(crate) fn start(self, recorders: Vec<Recorder>) -> HubHandle {
         let state = Arc::new(HubState::default());
-        tokio::spawn(Dispatcher::new(recorder, Arc::clone(&state)).run(self.rx));
+        tokio::spawn(Dispatcher::new(recorders, Arc::clone(&state)).run(self.rx));
         HubHandle { tx: self.tx, state }
     }
 }

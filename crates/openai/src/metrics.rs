@@ -3,6 +3,7 @@
 //! Fed by the engine's step outputs, terminal outputs and totals alone; a request's journey plays no part, so
 //! the numbers are the same with tracing on, off and sampled.
 
+mod by_engine;
 mod engine_totals;
 mod exemplars;
 mod histogram;
@@ -11,8 +12,8 @@ mod source;
 
 use std::sync::Arc;
 
-use prometheus_client::encoding::{prometheus_text, text};
-use prometheus_client::metrics::info::Info;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use wayfare_engine::{Engine, EngineLimits};
 use wayfare_journey::WallAnchor;
@@ -25,9 +26,6 @@ pub use self::source::{MetricFamily, MetricKind, MetricSource};
 /// The `Content-Type` of OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The `engine` label: which of several engines behind one server a series belongs to.
-const ENGINE_INDEX: &str = "0";
-
 /// All metrics of a server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -35,27 +33,30 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a server for `model_name`, with those of `sources`, and the recorder that feeds them.
+    /// The metrics of a server for `model_name`, with those of `sources`, and what feeds them: a recorder for each engine
+    /// behind `engine`.
     pub(crate) fn new(
         model_name: &str,
         engine: Arc<dyn Engine>,
         wall: WallAnchor,
         sources: Vec<Arc<dyn MetricSource>>,
-    ) -> (Self, Recorder) {
+    ) -> (Self, Vec<Recorder>) {
         let limits = engine.limits();
+        let engines = engine.stats_by_engine().len();
         let mut registry = Registry::default();
-        registry.register("vllm:cache_config", "Configuration of the KV cache", cache_config(&limits));
-        let labelled = registry.sub_registry_with_labels(
-            [("model_name", model_name), ("engine", ENGINE_INDEX)]
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.to_owned().into())),
+        registry.register(
+            "vllm:cache_config",
+            "Configuration of the KV cache",
+            CacheConfig { limits: limits.clone(), engines },
         );
-        let recorder = Recorder::register(labelled, &limits, wall);
+        let labelled = registry
+            .sub_registry_with_labels(std::iter::once(("model_name".into(), model_name.to_owned().into())));
+        let recorders = Recorder::register(labelled, &limits, wall, engines);
         labelled.register_collector(Box::new(EngineTotals::new(engine)));
         for source in sources {
             registry.register_collector(Box::new(SourceCollector(source)));
         }
-        (Self { registry }, recorder)
+        (Self { registry }, recorders)
     }
 
     /// The text and its content type: OpenMetrics where the scraper accepts it, else Prometheus text 0.0.4.
@@ -71,11 +72,29 @@ impl Metrics {
     }
 }
 
-fn cache_config(limits: &EngineLimits) -> Info<Vec<(&'static str, String)>> {
-    Info::new(vec![
-        ("engine", ENGINE_INDEX.to_owned()),
-        ("block_size", limits.block_size.to_string()),
-        ("num_gpu_blocks", limits.num_kv_blocks.to_string()),
-        ("enable_prefix_caching", if limits.prefix_caching { "True" } else { "False" }.to_owned()),
-    ])
+/// How the KV cache of each engine is set up; the same for all.
+#[derive(Debug)]
+struct CacheConfig {
+    limits: EngineLimits,
+    engines: usize,
+}
+
+impl EncodeMetric for CacheConfig {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Self { limits, engines } = self;
+        let block_size = limits.block_size.to_string();
+        let num_gpu_blocks = limits.num_kv_blocks.to_string();
+        (0..*engines).try_for_each(|engine| {
+            encoder.encode_info(&[
+                ("engine", &*engine.to_string()),
+                ("block_size", &block_size),
+                ("num_gpu_blocks", &num_gpu_blocks),
+                ("enable_prefix_caching", if limits.prefix_caching { "True" } else { "False" }),
+            ])
+        })
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Info
+    }
 }

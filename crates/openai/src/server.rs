@@ -114,9 +114,9 @@ impl Server {
         if config.api_keys.iter().any(String::is_empty) {
             return Err(ServerConfigError::EmptyApiKey);
         }
-        let (metrics, recorder) =
+        let (metrics, recorders) =
             Metrics::new(model_name, Arc::clone(&config.engine), config.wall, config.metric_sources);
-        let hub = hub.start(recorder);
+        let hub = hub.start(recorders);
         let shutdown = ShutdownHandle::new(hub.clone());
         let preparer = Preparer {
             served_model_names: config.served_model_names,

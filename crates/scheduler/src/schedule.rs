@@ -219,7 +219,7 @@ impl Scheduler {
         self.waiting_tokens -= u64::from(sequence.prompt_len);
         let since_queued = now.since(sequence.times.queued);
         let waits = self.queue_clock.waits(slot, &sequence.wait, now, since_queued);
-        let wait = if sequence.is_traced() { self.queue_clock.wait(&sequence.wait, &waits) } else { None };
+        let wait = sequence.is_traced().then(|| self.queue_clock.wait(sequence.id, &sequence.wait, &waits));
         let resumes = sequence.place == Place::Waiting { resumes: true };
         sequence.place = Place::Running;
         let found = cached.min(sequence.prompt_len).saturating_sub(sequence.ever_computed);
@@ -240,7 +240,7 @@ impl Scheduler {
         let kind = if resumes { ScheduleKind::Resume } else { ScheduleKind::First };
         let (cached_tokens, scheduled_tokens) = (cached, num_tokens);
         sequence.record(
-            CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens, wait },
+            CoreEventKind::Scheduled { kind, cached_tokens, scheduled_tokens, wait: wait.flatten() },
             self.step,
             now,
         );

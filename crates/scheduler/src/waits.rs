@@ -26,6 +26,29 @@ struct Blame {
     step: u64,
 }
 
+/// The last two requests that were to blame for waits of one reason. Two, because the last one may be the one that asks:
+/// whoever is first in the queue is to blame for those behind it, and was behind another one before.
+#[derive(Debug, Default)]
+struct Blamed {
+    last: Option<Blame>,
+    before: Option<Blame>,
+}
+
+impl Blamed {
+    fn add(&mut self, id: RequestId, label: &RequestLabel, step: u64) {
+        match &mut self.last {
+            Some(last) if last.id == id => last.step = step,
+            last => self.before = last.replace(Blame { id, label: label.clone(), step }),
+        }
+    }
+
+    /// Whom `id` can blame, for what was since a step.
+    fn by(&self, id: RequestId, since_step: u64) -> Option<&Blame> {
+        let blames = [&self.last, &self.before].into_iter().flatten();
+        blames.filter(|blame| blame.step > since_step).find(|blame| blame.id != id)
+    }
+}
+
 /// Time that the waiting queue has spent, by reason.
 #[derive(Debug)]
 pub(crate) struct QueueClock {
@@ -37,7 +60,7 @@ pub(crate) struct QueueClock {
     /// The first in the queue when the obstacle was met.
     pub(crate) head: Option<(Slot, RequestId)>,
     /// By reason.
-    blamed: [Option<Blame>; WaitReason::COUNT],
+    blamed: [Blamed; WaitReason::COUNT],
 }
 
 /// What one sequence in the queue remembers.
@@ -83,11 +106,7 @@ impl QueueClock {
 
     /// One request is to blame for waits of this reason.
     pub(crate) fn blame(&mut self, reason: WaitReason, id: RequestId, label: &RequestLabel, step: u64) {
-        let blamed = &mut self.blamed[reason as usize];
-        match blamed {
-            Some(blame) if blame.id == id => blame.step = step,
-            _ => *blamed = Some(Blame { id, label: label.clone(), step }),
-        }
+        self.blamed[reason as usize].add(id, label, step);
     }
 
     /// Why the sequence waits at this moment.
@@ -101,7 +120,8 @@ impl QueueClock {
 
     /// Who was to blame in step `step` for waits of this reason.
     pub(crate) fn blamed_in(&self, reason: WaitReason, step: u64) -> Option<&RequestLabel> {
-        self.blamed[reason as usize].as_ref().filter(|blame| blame.step == step).map(|blame| &blame.label)
+        let last = self.blamed[reason as usize].last.as_ref();
+        last.filter(|blame| blame.step == step).map(|blame| &blame.label)
     }
 
     /// A sequence that is new in the queue has been seen by its first step, having waited `ns` for it.
@@ -126,10 +146,10 @@ impl QueueClock {
         waits
     }
 
-    /// What a sequence that leaves the queue had waited for, when anything but the next step.
-    pub(crate) fn wait(&self, meter: &WaitMeter, waits: &WaitTimes) -> Option<Wait> {
+    /// What the sequence `id`, which leaves the queue, had waited for, when anything but the next step.
+    pub(crate) fn wait(&self, id: RequestId, meter: &WaitMeter, waits: &WaitTimes) -> Option<Wait> {
         let reason = waits.main_reason()?;
-        let blame = self.blamed[reason as usize].as_ref().filter(|blame| blame.step > meter.joined_step);
+        let blame = self.blamed[reason as usize].by(id, meter.joined_step);
         Some(Wait { reason, blocker: blame.map(|blame| blame.label.clone()) })
     }
 }

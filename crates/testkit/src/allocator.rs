@@ -41,6 +41,12 @@ impl CountingAllocator {
         Allocations { count: end.count - start.count, bytes: end.bytes - start.bytes }
     }
 
+    /// What this thread has asked for so far.
+    #[must_use]
+    pub fn made(self) -> Allocations {
+        ALLOCATIONS.get()
+    }
+
     /// Bytes that the process has got and not given back.
     #[must_use]
     pub fn live_bytes(self) -> usize {

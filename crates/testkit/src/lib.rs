@@ -1,6 +1,6 @@
 //! Test doubles and rigs: a clock that is set by hand, an OTLP receiver that decodes what arrives, an engine
-//! that does what the test says, a place where journeys are kept; and the load driver of the benches. Shipped
-//! nowhere.
+//! that does what the test says, a place where journeys are kept; and the load driver and the mock engine core of the
+//! benches. Shipped nowhere.
 //!
 //! Everything here may be used from a plain `#[test]`; what needs a runtime brings its own thread.
 #![deny(unsafe_code)]
@@ -11,6 +11,7 @@ mod faulty_executor;
 mod inputs;
 mod journeys;
 pub mod load;
+pub mod mock_vllm;
 mod otlp_sink;
 mod scripted_engine;
 mod span_view;

@@ -339,6 +339,10 @@ impl Engine for ScriptedEngine {
         self.shared.stats(&self.shared.state.lock())
     }
 
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        vec![self.stats()]
+    }
+
     fn fault(&self) -> Option<Arc<EngineFault>> {
         self.shared.state.lock().fault.clone()
     }
@@ -354,6 +358,7 @@ impl Shared {
         let Some(outputs) = work(&mut state, time) else { return false };
         state.step = time.step;
         let step_outputs = StepOutputs {
+            engine: 0,
             block_lives: Vec::new(),
             step: time.step,
             at: time.at,

@@ -74,7 +74,7 @@ fn draw_pool(app: &App, frame: &mut Frame<'_>, area: Rect) {
 fn draw_table(app: &App, frame: &mut Frame<'_>, area: Rect) {
     let rows = app.live.requests.iter().map(|request| {
         Row::new([
-            Cell::from(printable(&request.state)).style(color_of(&request.state)),
+            Cell::from(state_word(&request.state, request.inferred)).style(color_of(&request.state)),
             Cell::from(duration(request.in_state_ns)),
             Cell::from(duration(request.age_ns)),
             Cell::from(prefill(request.prefill.as_ref())),
@@ -113,7 +113,7 @@ fn draw_request(app: &App, request: &Request, frame: &mut Frame<'_>, area: Rect)
     let state = if app.has_opened_ended {
         Span::styled("ended", BOLD)
     } else {
-        Span::styled(printable(&request.state), color_of(&request.state))
+        Span::styled(state_word(&request.state, request.inferred), color_of(&request.state))
     };
     let field = |name: &'static str, value: String| {
         Line::from(vec![Span::styled(format!("{name:<12}"), DIM), Span::raw(value)])
@@ -138,7 +138,7 @@ fn draw_request(app: &App, request: &Request, frame: &mut Frame<'_>, area: Rect)
         let text = format!(
             "sequence {}  {} for {}  prefill {}  decode {}  {} preemptions  {}",
             sequence.index,
-            printable(&sequence.state),
+            state_word(&sequence.state, sequence.inferred),
             duration(sequence.in_state_ns),
             prefill(Some(&sequence.prefill)),
             decode(Some(&sequence.decode)),
@@ -149,6 +149,11 @@ fn draw_request(app: &App, request: &Request, frame: &mut Frame<'_>, area: Rect)
     }
     let block = Block::bordered().title(format!(" {} ", printable(id)));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+/// A state; with a question mark when the engine has not said it.
+fn state_word(state: &str, is_inferred: bool) -> String {
+    format!("{}{}", printable(state), if is_inferred { "?" } else { "" })
 }
 
 fn color_of(state: &str) -> Style {

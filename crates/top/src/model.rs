@@ -32,6 +32,9 @@ pub(crate) struct Request {
     pub(crate) route: String,
     pub(crate) model: Option<String>,
     pub(crate) state: String,
+    /// Not told by the engine, but concluded; absent from servers that do not know it.
+    #[serde(default)]
+    pub(crate) inferred: bool,
     pub(crate) age_ns: u64,
     pub(crate) in_state_ns: u64,
     pub(crate) wait: Option<Wait>,
@@ -46,6 +49,9 @@ pub(crate) struct Request {
 pub(crate) struct Sequence {
     pub(crate) index: u64,
     pub(crate) state: String,
+    /// Not told by the engine, but concluded; absent from servers that do not know it.
+    #[serde(default)]
+    pub(crate) inferred: bool,
     pub(crate) in_state_ns: u64,
     pub(crate) wait: Option<Wait>,
     pub(crate) prefill: Prefill,

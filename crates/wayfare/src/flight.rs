@@ -96,7 +96,7 @@ fn as_text(FlightLog { recording, is_running }: &FlightLog) -> String {
             format!("{}{by}", wait.reason.as_str())
         });
         rows.push([
-            request.state.as_str().to_owned(),
+            format!("{}{}", request.state.as_str(), if request.is_inferred { "?" } else { "" }),
             short(last_alive.since(request.since)),
             short(last_alive.since(request.arrived)),
             format!("{prefill_done}/{prefill_total}"),
@@ -171,6 +171,7 @@ fn request_json(request: &RecordedRequest, recording: &Recording) -> Value {
             json!({
                 "index": index,
                 "state": view.state.as_str(),
+                "inferred": view.is_inferred,
                 "in_state_ns": last_alive.since(view.changed),
                 "wait": wait_json(wait.as_ref()),
                 "prefill": {
@@ -192,6 +193,7 @@ fn request_json(request: &RecordedRequest, recording: &Recording) -> Value {
         "route": request.route,
         "model": request.model,
         "state": request.state.as_str(),
+        "inferred": request.is_inferred,
         "arrived_unix_ns": anchor.unix_ns(request.arrived).to_string(),
         "age_ns": last_alive.since(request.arrived),
         "in_state_ns": last_alive.since(request.since),

@@ -1,5 +1,6 @@
 //! Models from the Hugging Face hub, through its cache (`HF_HOME`).
 
+use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,6 +10,8 @@ use tracing::warn;
 
 /// How often a download that broke off is taken up again.
 const RETRIES: usize = 3;
+/// The variable with the user's token, before the one that lies in the cache.
+const TOKEN: &str = "HF_TOKEN";
 /// The file that makes a directory a model's.
 const CONFIG: &str = "config.json";
 
@@ -59,7 +62,12 @@ fn fetch_files(
              .gguf file or of a model directory instead"
         )
     };
-    let api = ApiBuilder::from_env().with_retries(RETRIES).build().with_context(unreachable)?;
+    let token = env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    let mut builder = ApiBuilder::from_env().with_retries(RETRIES);
+    if token.is_some() {
+        builder = builder.with_token(token);
+    }
+    let api = builder.build().with_context(unreachable)?;
     let model = api.model(name.clone());
     if let Some(file) = file {
         return model.get(file).with_context(unreachable);

@@ -51,13 +51,10 @@ impl VllmBackend {
         refuse_for_real_model(simulation)?;
         refuse_local_options(engine)?;
         let TextSide { text, vocab_size, has_experts } = TextSide::read(model)?;
-        if has_experts && given.as_ref().is_some_and(|given| given.needs_coordinator) {
-            bail!(
-                "this model is a mixture of experts, whose data-parallel ranks need a coordinator between them; start \
-                 vLLM with --data-parallel-size 1"
-            );
+        if has_experts {
+            refuse_ranks_of_experts(given.as_ref(), options)?;
         }
-        let own = || EngineAddress { host: OWN_HOST.to_owned(), port: 0 };
+        let own = || EngineAddress::Tcp { host: OWN_HOST.to_owned(), port: 0 };
         let mut engine_count = options.engine_count.get();
         // In the seat vLLM ends as a whole.
         let mut takes_back = false;
@@ -203,6 +200,21 @@ fn refuse_local_options(engine: &EngineOptions) -> Result<()> {
     }
 }
 
+/// The ranks of a mixture of experts exchange their experts' work in every step, so that all have to step together.
+fn refuse_ranks_of_experts(given: Option<&SeatEngines>, options: &VllmOptions) -> Result<()> {
+    let instead = match given {
+        Some(given) if given.needs_coordinator => "start vLLM with --data-parallel-size 1",
+        None if options.engine_count.get() > 1 => {
+            "serve it with --engine-count 1, and its GPUs with --tensor-parallel-size and --enable-expert-parallel"
+        }
+        _ => return Ok(()),
+    };
+    bail!(
+        "this model is a mixture of experts, whose data-parallel ranks need a coordinator between them, which wayfare \
+         has not; {instead}"
+    )
+}
+
 /// Options that would have to be given to engines that others start.
 fn refuse_options_of_others(options: &VllmOptions, engine: &EngineOptions) -> Result<()> {
     if let Some(option) = process::passed_on(engine).first() {
@@ -212,6 +224,10 @@ fn refuse_options_of_others(options: &VllmOptions, engine: &EngineOptions) -> Re
     }
     if options.vllm_restart != RestartOption::Never {
         bail!("--vllm-restart is for engines that are started here; with --engine-address they are not");
+    }
+    let is_file = matches!(options.engine_address, Some(EngineAddress::Ipc { .. }));
+    if is_file && options.engine_advertise_host.is_some() {
+        bail!("--engine-advertise-host: a Unix socket has no host; engines connect to the file itself");
     }
     if !options.vllm_options.is_empty() {
         bail!("options behind -- are for engines that are started here; with --engine-address they are not");

@@ -54,8 +54,13 @@ impl Cores {
 
     /// In words.
     pub(crate) fn describe(&self) -> String {
-        let waits = if self.driver_is_alone() { "one of its own, where it never sleeps" } else { "the same" };
-        format!("server on {} core(s), driver on {waits}", self.server.count())
+        let place = if self.driver_is_alone() { "one of its own" } else { "the same" };
+        format!("server on {} core(s), driver on {place}", self.server.count())
+    }
+
+    /// How the driver waits for answers that nobody else on its core has to make, in words.
+    pub(crate) fn describe_waiting(&self) -> &'static str {
+        if self.driver_is_alone() { "never sleeps" } else { "sleeps while it waits" }
     }
 }
 

@@ -1,25 +1,25 @@
-//! What the HTTP side costs: the whole server over an engine that computes nothing.
-//!
-//! Two kinds of run. With steps of no time the engine makes tokens faster than they can be written, so several
-//! leave in one event: that is the throughput. With paced steps every token is an event and a write of its own,
-//! as with a real model that the server keeps up with: that is the cost of a streamed token at its highest.
+//! What the HTTP side costs: the whole server over engines that compute nothing. Alone, over the simulated engine; and
+//! next to the fronts that vLLM has itself, over an engine core that speaks vLLM's protocol.
 
-use anyhow::{Context as _, Result};
-use clap::Args;
+mod fronts;
+mod mock_vllm;
+mod simulated;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use self::mock_vllm::MockVllm;
+use self::simulated::Simulated;
 use super::driver::Report;
 use super::machine::Machine;
-use super::results::{head, publish, row};
-use super::statistics::{Line, Spread};
-use super::subject::{Laboratory, Load, PROMPT_TOKENS, SubjectOptions, simulated};
-
-/// Lengths of the answers, in tokens. Two, so that what a request costs can be told from what its tokens do.
-const OUTPUT_TOKENS: [u32; 2] = [16, 256];
-/// Paced steps leave this much time for each request in flight, several times what its token costs.
-const PACE_US: u32 = 30;
-/// Shorter sleeps are not exact.
-const SHORTEST_STEP_US: u32 = 500;
+use super::results::publish;
+use super::statistics::Spread;
+use super::subject::{Laboratory, SubjectOptions};
 
 /// Options of `cargo xtask bench frontend`.
 #[derive(Clone, Debug, Args)]
@@ -32,99 +32,92 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     seconds: u32,
 
-    /// Requests in flight.
+    /// Engines under the server.
+    #[arg(long, num_args = 1.., value_enum, default_values_t = [EngineKind::MockVllm, EngineKind::Simulated])]
+    engine: Vec<EngineKind>,
+
+    /// Requests in flight over the simulated engine.
     #[arg(long, num_args = 1.., default_values_t = [1, 64, 512], value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Vec<u32>,
+
+    /// Requests in flight over the mock of vLLM's engine core.
+    #[arg(long, num_args = 1.., default_values_t = [64, 256], value_parser = clap::value_parser!(u32).range(1..))]
+    mock_concurrency: Vec<u32>,
+
+    /// The program `vllm` of release 0.32, instead of the one that is installed in the cache.
+    #[arg(long, value_name = "PROGRAM")]
+    vllm: Option<PathBuf>,
+
+    /// The program `vllm-rs` of release 0.32, instead of the one that is fetched into the cache.
+    #[arg(long, value_name = "PROGRAM")]
+    vllm_rs: Option<PathBuf>,
+
+    /// A Hugging Face directory with the text side of a model, instead of the default model's.
+    #[arg(long, value_name = "DIRECTORY")]
+    model: Option<PathBuf>,
 
     #[command(flatten)]
     subject: SubjectOptions,
 }
 
-/// One kind of run.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Setting {
-    concurrency: u32,
-    /// Time of an engine step; 0 for none.
-    step_us: u32,
-}
-
-/// What one kind of run gave.
-#[derive(Debug, Serialize)]
-struct Outcome {
-    #[serde(flatten)]
-    setting: Setting,
-    /// By length of the answer.
-    lengths: Vec<LengthOutcome>,
-    /// CPU time of the server for each streamed token.
-    cpu_us_per_token: Spread,
-    /// CPU time of the server for each request, beyond its tokens.
-    cpu_us_per_request: Spread,
-}
-
-#[derive(Debug, Serialize)]
-struct LengthOutcome {
-    output_tokens: u32,
-    requests_per_second: Spread,
-    tokens_per_second: Spread,
-    events_per_token: Spread,
-    first_ms_p50: Spread,
-    whole_ms_p99: Spread,
-    server_load: Spread,
-    runs: Vec<Report>,
+/// What computes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EngineKind {
+    /// A mock of vLLM's engine core, in a process of its own, under this server and under vLLM's own.
+    MockVllm,
+    /// The simulated engine, in the server's process.
+    Simulated,
 }
 
 #[derive(Debug, Serialize)]
 struct Results {
     machine: Machine,
     cores: String,
-    prompt_tokens: usize,
     rounds: u32,
-    outcomes: Vec<Outcome>,
+    mock_vllm: Option<MockVllm>,
+    simulated: Option<Simulated>,
 }
 
 /// Entry point of `cargo xtask bench frontend`.
 ///
 /// # Errors
-/// When anything on the way fails.
+/// When anything on the way fails, or journeys were lost.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let machine = Machine::inspect()?;
+    let wanted = |kind| options.engine.contains(&kind);
+    let programs = wanted(EngineKind::MockVllm).then(|| fronts::Programs::find(options)).transpose()?;
     let mut laboratory = Laboratory::set_up(&options.subject)?;
-    let settings = settings(&options.concurrency);
-    // All kinds of run in each round, so that what else the machine does meets all of them.
-    let mut runs: Vec<[Vec<Report>; OUTPUT_TOKENS.len()]> =
-        settings.iter().map(|_| Default::default()).collect();
-    for round in 1..=options.rounds {
-        for (setting, runs) in settings.iter().zip(&mut runs) {
-            eprintln!("round {round} of {}: {}", options.rounds, describe(*setting));
-            let mut server = laboratory.serve(&simulated(setting.step_us, setting.concurrency))?;
-            for (output_tokens, runs) in OUTPUT_TOKENS.into_iter().zip(runs) {
-                let mut load = load(setting.concurrency, output_tokens);
-                let warm = laboratory.measure(&server, &load.warm_up())?;
-                load.requests = enough(&warm, options.seconds, setting.concurrency);
-                runs.push(laboratory.measure(&server, &load)?);
-            }
-            server.stop()?;
-        }
-    }
-    let outcomes = settings.into_iter().zip(runs).map(|(setting, runs)| outcome(setting, runs));
+    let mock_vllm =
+        programs.map(|programs| mock_vllm::measure(&mut laboratory, &programs, options)).transpose()?;
+    let simulated = wanted(EngineKind::Simulated).then(|| simulated::measure(&mut laboratory, options));
     let results = Results {
         cores: laboratory.cores.describe(),
-        prompt_tokens: PROMPT_TOKENS,
         rounds: options.rounds,
-        outcomes: outcomes.collect::<Result<_>>()?,
+        mock_vllm,
+        simulated: simulated.transpose()?,
         machine,
     };
     publish("frontend", &results.machine.date, &results, &page(&results), options.subject.no_file)
 }
 
-fn settings(concurrency: &[u32]) -> Vec<Setting> {
-    let pace = |concurrency: u32| (concurrency * PACE_US).max(SHORTEST_STEP_US);
-    let of = |concurrency: u32| [0, pace(concurrency)].map(|step_us| Setting { concurrency, step_us });
-    concurrency.iter().copied().flat_map(of).collect()
-}
-
-fn load(concurrency: u32, output_tokens: u32) -> Load {
-    Load { stream: true, output_tokens, concurrency, requests: u64::from(concurrency) * 8, settle_ms: 0 }
+fn page(results: &Results) -> String {
+    let mut page = format!(
+        "# Frontend\n\n`cargo xtask bench frontend`: what requests and tokens cost the server, over engines that compute \
+         nothing.\n\n{}* cores: {}\n* rounds: {}, of which the medians; ± is half of the range\n\nCPU time is that of \
+         the server's process, kernel included.\n",
+        results.machine.markdown(),
+        results.cores,
+        results.rounds,
+    );
+    let sections = [
+        results.mock_vllm.as_ref().map(mock_vllm::section),
+        results.simulated.as_ref().map(simulated::section),
+    ];
+    for section in sections.into_iter().flatten() {
+        page += "\n";
+        page += &section;
+    }
+    page
 }
 
 /// As many requests as take about so long, whole waves of them.
@@ -134,136 +127,6 @@ fn enough(warm: &Report, seconds: u32, concurrency: u32) -> u64 {
     wanted.div_ceil(wave).max(4) * wave
 }
 
-fn outcome(setting: Setting, runs: [Vec<Report>; OUTPUT_TOKENS.len()]) -> Result<Outcome> {
-    let rounds = runs.iter().map(Vec::len).min().unwrap_or_default();
-    let lines = (0..rounds).map(|round| {
-        let points = OUTPUT_TOKENS
-            .iter()
-            .zip(&runs)
-            .map(|(tokens, runs)| (f64::from(*tokens), runs[round].server_cpu_us()));
-        Line::through(&points.collect::<Vec<_>>()).context("two lengths make a line")
-    });
-    let lines = lines.collect::<Result<Vec<_>>>()?;
-    let lengths = OUTPUT_TOKENS.into_iter().zip(runs);
-    Ok(Outcome {
-        setting,
-        cpu_us_per_token: Spread::of(lines.iter().map(|line| line.slope)),
-        cpu_us_per_request: Spread::of(lines.iter().map(|line| line.intercept)),
-        lengths: lengths.map(|(output_tokens, runs)| length_outcome(output_tokens, runs)).collect(),
-    })
-}
-
-fn length_outcome(output_tokens: u32, runs: Vec<Report>) -> LengthOutcome {
-    let tokens = |run: &Report| run.requests as f64 * f64::from(output_tokens);
-    // Beside its tokens an answer has three events: the role, the end, and `[DONE]`.
-    let token_events = |run: &Report| run.events.saturating_sub(2 * run.requests) as f64;
-    let over = |of: &dyn Fn(&Report) -> f64| Spread::of(runs.iter().map(of));
-    LengthOutcome {
-        output_tokens,
-        requests_per_second: over(&Report::requests_per_second),
-        tokens_per_second: over(&|run| tokens(run) / run.seconds),
-        events_per_token: over(&|run| token_events(run) / tokens(run)),
-        first_ms_p50: over(&|run| run.first_ms.p50),
-        whole_ms_p99: over(&|run| run.whole_ms.p99),
-        server_load: over(&Report::server_load),
-        runs,
-    }
-}
-
-fn describe(setting: Setting) -> String {
-    let Setting { concurrency, step_us } = setting;
-    match step_us {
-        0 => format!("{concurrency} in flight, steps of no time"),
-        step_us => format!("{concurrency} in flight, a step every {step_us} µs"),
-    }
-}
-
-fn page(results: &Results) -> String {
-    let mut page = format!(
-        "# Frontend\n\n`cargo xtask bench frontend`: streamed chat requests with a prompt of {} tokens, {}, over the \
-         simulated engine.\n\n{}* cores: {}\n* rounds: {}, of which the medians; ± is half of the range\n\n\
-         CPU time is that of the server's process, kernel included. What a token costs, and a request beyond its \
-         tokens, is the line through answers of {} and of {} tokens. With steps of no time several tokens leave in \
-         one event; with paced steps each is an event and a write of its own. A driver that never sleeps need not be woken by \
-         the server's kernel, as a distant client need not.\n\n",
-        results.prompt_tokens,
-        "two lengths of answer",
-        results.machine.markdown(),
-        results.cores,
-        results.rounds,
-        OUTPUT_TOKENS[0],
-        OUTPUT_TOKENS[1],
-    );
-    page += &head(&["run", "CPU µs per token", "CPU µs per request beyond"]);
-    for outcome in &results.outcomes {
-        let Outcome { setting, cpu_us_per_token, cpu_us_per_request, .. } = outcome;
-        page += &row([describe(*setting), shown(cpu_us_per_token, 2), shown(cpu_us_per_request, 1)]);
-    }
-    page += "\n";
-    page += &head(&[
-        "run",
-        "tokens",
-        "requests/s",
-        "tokens/s",
-        "events per token",
-        "first p50 ms",
-        "whole p99 ms",
-        "server load",
-    ]);
-    for outcome in &results.outcomes {
-        for length in &outcome.lengths {
-            page += &row([
-                describe(outcome.setting),
-                length.output_tokens.to_string(),
-                shown(&length.requests_per_second, 0),
-                shown(&length.tokens_per_second, 0),
-                format!("{:.2}", length.events_per_token.median),
-                format!("{:.2}", length.first_ms_p50.median),
-                format!("{:.2}", length.whole_ms_p99.median),
-                format!("{:.2}", length.server_load.median),
-            ]);
-        }
-    }
-    page
-}
-
 fn shown(spread: &Spread, digits: usize) -> String {
     format!("{:.digits$} ± {:.1} %", spread.median, 100.0 * spread.relative())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::driver::Quantiles;
-
-    fn report(requests: u64, seconds: f64, server_cpu_seconds: f64) -> Report {
-        let none = Quantiles { p50: 0.0, p99: 0.0, max: 0.0 };
-        Report {
-            requests,
-            seconds,
-            events: requests * 18,
-            frames: requests,
-            first_ms: none,
-            whole_ms: none,
-            server_cpu_seconds,
-            driver_cpu_seconds: 0.0,
-        }
-    }
-
-    #[test]
-    fn tokens_and_requests_are_told_apart() {
-        // 80 µs a request and 5 µs a token.
-        let runs = [vec![report(1000, 1.0, 0.160)], vec![report(100, 1.0, 0.136)]];
-        let outcome = outcome(Setting { concurrency: 64, step_us: 0 }, runs).unwrap();
-        assert!((outcome.cpu_us_per_token.median - 5.0).abs() < 1e-9, "{outcome:?}");
-        assert!((outcome.cpu_us_per_request.median - 80.0).abs() < 1e-9, "{outcome:?}");
-        assert_eq!(outcome.lengths[0].events_per_token.median, 1.0);
-        assert_eq!(outcome.lengths[0].tokens_per_second.median, 16_000.0);
-    }
-
-    #[test]
-    fn a_run_is_as_long_as_asked_in_whole_waves() {
-        assert_eq!(enough(&report(500, 1.0, 0.0), 3, 64), 24 * 64);
-        assert_eq!(enough(&report(1, 10.0, 0.0), 3, 64), 4 * 64);
-    }
 }

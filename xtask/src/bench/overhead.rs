@@ -192,7 +192,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for subject in &options.subject {
         tables.push(measure(&mut laboratory, *subject, options.rounds)?);
     }
-    let results = Results { cores: laboratory.cores.describe(), rounds: options.rounds, tables, machine };
+    let cores = format!("{}, where it {}", laboratory.cores.describe(), laboratory.cores.describe_waiting());
+    let results = Results { cores, rounds: options.rounds, tables, machine };
     publish("overhead", &results.machine.date, &results, &page(&results), options.common.no_file)
 }
 

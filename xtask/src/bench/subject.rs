@@ -15,7 +15,10 @@ use crate::server::ServerProcess;
 /// Where a request's number stands in its prompt; the driver puts it in.
 const NUMBER: &str = "@@@@@@@@";
 
-/// Options that both benches have.
+/// Where requests go.
+pub(crate) const CHAT_PATH: &str = "/v1/chat/completions";
+
+/// Options that all benches of the server have.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SubjectOptions {
     /// Server to measure, instead of the release build of this tree. For comparisons.
@@ -36,6 +39,8 @@ pub(crate) const PROMPT_TOKENS: usize = 19 + 9 + PROMPT.len();
 /// What a bench works with.
 pub(crate) struct Laboratory {
     program: PathBuf,
+    /// Plays an engine core of vLLM.
+    pub(crate) mock_vllm: PathBuf,
     pub(crate) cores: Cores,
     pub(crate) driver: Driver,
 }
@@ -54,11 +59,10 @@ impl Laboratory {
                 release.join("wayfare")
             }
         };
-        let driver = ["build", "--release", "--package", "wayfare-testkit", "--bin", "wayfare-load"];
-        run_command(&mut cargo(&driver))?;
+        run_command(&mut cargo(&["build", "--release", "--package", "wayfare-testkit", "--bins"]))?;
         let cores = Cores::divide()?;
         let driver = cores.on_driver_cores(|| Driver::start(&release.join("wayfare-load")))?;
-        Ok(Self { program, cores, driver })
+        Ok(Self { program, mock_vllm: release.join("wayfare-mock-vllm"), cores, driver })
     }
 
     /// Starts a server with these arguments after `serve`.
@@ -78,15 +82,31 @@ impl Laboratory {
     /// # Errors
     /// When a request fails.
     pub(crate) fn measure(&mut self, server: &ServerProcess, load: &Load) -> Result<Report> {
+        let spin = self.cores.driver_is_alone();
+        self.send(server.address(), server.id(), load, &load.body(None, PROMPT), spin)
+    }
+
+    /// Sends as many requests as `load` says, with this body, to the process at this URL.
+    ///
+    /// # Errors
+    /// When a request fails.
+    pub(crate) fn send(
+        &mut self,
+        url: &str,
+        server_pid: u32,
+        load: &Load,
+        body: &Value,
+        spin: bool,
+    ) -> Result<Report> {
         self.driver.run(&Plan {
-            address: server.address().trim_start_matches("http://").to_owned(),
-            server_pid: server.id(),
-            path: "/v1/chat/completions",
-            body: load.body(),
+            address: url.trim_start_matches("http://").to_owned(),
+            server_pid,
+            path: CHAT_PATH,
+            body: body.to_string(),
             stream: load.stream,
             concurrency: load.concurrency,
             requests: load.requests,
-            spin: self.cores.driver_is_alone(),
+            spin,
             settle_ms: load.settle_ms,
         })
     }
@@ -115,16 +135,20 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn body(&self) -> String {
-        let content = format!("{NUMBER} {PROMPT}");
-        let body: Value = json!({
+    /// The body of a request with the words of `prompt` behind its number.
+    pub(crate) fn body(&self, model: Option<&str>, prompt: &str) -> Value {
+        let content = format!("{NUMBER} {prompt}");
+        let mut body = json!({
             "messages": [{"role": "user", "content": content}],
             "max_tokens": self.output_tokens,
             "ignore_eos": true,
             "temperature": 0,
             "stream": self.stream,
         });
-        body.to_string()
+        if let Some(model) = model {
+            body["model"] = model.into();
+        }
+        body
     }
 
     /// The same with fewer requests, to fill caches and to start threads.

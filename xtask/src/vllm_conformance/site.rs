@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
@@ -20,13 +21,16 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Who serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Place {
     /// vLLM, with its own server.
+    #[value(skip)]
     VllmItself,
     /// wayfare, which starts vLLM without a server.
+    #[value(name = "front")]
     InFront,
     /// wayfare, which vLLM starts as its server.
+    #[value(name = "seat")]
     InTheSeat,
 }
 

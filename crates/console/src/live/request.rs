@@ -74,11 +74,11 @@ impl LiveRequest<'_> {
     /// A number that changes with everything but the progress.
     pub(crate) fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.view.state.hash(&mut hasher);
+        (self.view.state, self.view.is_inferred).hash(&mut hasher);
         (self.cell.label().is_some(), self.cell.attributes().is_some()).hash(&mut hasher);
         for (wait, sequence) in self.waits().zip(&self.view.sequences) {
             wait.map(|wait| (wait.reason.as_str(), wait.blocker)).hash(&mut hasher);
-            (sequence.state as u8, sequence.num_preemptions).hash(&mut hasher);
+            (sequence.state as u8, sequence.is_inferred, sequence.num_preemptions).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -113,6 +113,7 @@ impl LiveRequest<'_> {
                 json!({
                     "index": index,
                     "state": sequence.state.as_str(),
+                    "inferred": sequence.is_inferred,
                     "in_state_ns": now.since(sequence.changed),
                     "wait": wait,
                     "prefill": {
@@ -135,6 +136,7 @@ impl LiveRequest<'_> {
             "model": cell.attributes().map(|asked| &*asked.request_model),
             "head_sampled": cell.head_sampled(),
             "state": view.state.as_str(),
+            "inferred": view.is_inferred,
             "arrived_unix_ns": anchor.unix_ns(cell.arrived()).to_string(),
             "changed_unix_ns": anchor.unix_ns(self.changed()).to_string(),
             "age_ns": now.since(cell.arrived()),

@@ -69,8 +69,10 @@ function queueReason(journey, ns) {
   const most = main.ns < ns * 0.95 ? `, ${duration(main.ns)} of it because ` : " because ";
   const pieces = [text(most + waitReason(main.reason).means)];
   const blocker = firstOf(journey, "wait.blocker");
-  // The head of the queue may be named as the one who holds itself up.
-  if (blocker && blocker !== journey.requestId) pieces.push(text(", first of all "), { id: blocker });
+  if (!blocker) return pieces;
+  // Sequences of one request have its id in common.
+  if (blocker === journey.requestId) pieces.push(text(", first of all another sequence of this request"));
+  else pieces.push(text(", first of all "), { id: blocker });
   return pieces;
 }
 

@@ -20,6 +20,17 @@ export function stateOf(key) {
   return BY_KEY.get(key) ?? { key, bucket: "other", means: "", order: STATES.length };
 }
 
+/** The state; with a question mark when the engine has not said it of this request. */
+export function stateWord(request) {
+  return request.inferred ? `${request.state}?` : request.state;
+}
+
+/** What the state means, and how it is known where that is not from the engine. */
+export function stateInWords(request) {
+  const means = stateOf(request.state).means;
+  return request.inferred ? `${means}, as far as can be told from how many the engine says run and wait` : means;
+}
+
 /** How many requests are in which state. */
 export function countByState(requests) {
   const counts = new Map();

@@ -1,16 +1,21 @@
 // Parts of the live table, and one request in flight.
 
-import { stateOf, waitInWords } from "../data/live.js";
+import { stateInWords, stateOf, stateWord, waitInWords } from "../data/live.js";
 import { h, replace, setText } from "../lib/dom.js";
 import { amount, count, duration } from "../lib/format.js";
 import { drawId } from "./pieces.js";
 
 /** A state as a word with its colour. */
 export function updateState(cell, request) {
+  const word = stateWord(request);
+  if (cell.dataset.state === word) return;
+  cell.dataset.state = word;
+  replace(cell, drawState(request));
+}
+
+function drawState(request) {
   const state = stateOf(request.state);
-  if (cell.dataset.state === request.state) return;
-  cell.dataset.state = request.state;
-  replace(cell, h("span", { class: `chip b-${state.bucket}`, title: state.means }, request.state));
+  return h("span", { class: `chip b-${state.bucket}`, title: stateInWords(request) }, stateWord(request));
 }
 
 /** Two bars side by side, for the prompt and for the answer, and both in numbers. */
@@ -42,7 +47,6 @@ export function updateWait(cell, request, linkTo) {
 /** One request in flight, as large as a journey.
  *  @param sinceNs how long ago the server said so */
 export function drawInFlight(request, sinceNs, linkTo) {
-  const state = stateOf(request.state);
   const progress = h("div", { class: "cell-progress large" });
   updateProgress(progress, request);
   const facts = [["route", request.route], ["model", request.model], ["preemptions", request.num_preemptions || null], ["trace", h("code", null, request.trace_id)]];
@@ -50,14 +54,14 @@ export function drawInFlight(request, sinceNs, linkTo) {
     h("header", { class: "journey-head" },
       h("div", { class: "row between" },
         h("h1", { class: "mono" }, request.request_id ?? request.client_request_id ?? `trace ${request.trace_id}`),
-        h("span", { class: `chip b-${state.bucket}` }, request.state)),
+        drawState(request)),
       h("dl", { class: "figures" },
         figure("in flight for", duration(request.age_ns + sinceNs)),
         figure(`${request.state} for`, duration(request.in_state_ns + sinceNs)),
         figure("tokens/s", amount(request.tokens_per_second))),
       h("dl", { class: "facts" }, facts.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))))),
     h("section", { class: "sheet stack" },
-      h("p", { class: "sentences" }, `It is in flight: ${state.means}`, request.wait ? ["; ", waitInWords(request.wait), request.wait.blocker ? [", first of all ", drawId(request.wait.blocker, linkTo)] : null] : null, ". Its journey comes here when it ends."),
+      h("p", { class: "sentences" }, `It is in flight: ${stateInWords(request)}`, request.wait ? ["; ", waitInWords(request.wait), request.wait.blocker ? [", first of all ", drawId(request.wait.blocker, linkTo)] : null] : null, ". Its journey comes here when it ends."),
       progress,
       request.sequences.length > 1 ? drawSequences(request, sinceNs, linkTo) : null));
 }

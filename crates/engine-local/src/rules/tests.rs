@@ -186,6 +186,50 @@ fn a_constraint_decides_and_when_it_leaves_nothing_the_sequence_fails_alone() {
     assert!(book.is_empty());
 }
 
+/// Always allows the same tokens.
+#[derive(Debug)]
+struct Either(&'static [TokenId]);
+
+impl TokenConstraint for Either {
+    fn allow(&mut self, allowed: &mut TokenSet) -> Result<(), ConstraintError> {
+        self.0.iter().for_each(|token| allowed.insert(*token));
+        Ok(())
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
+        assert!(self.0.contains(&token));
+        Ok(())
+    }
+}
+
+#[test]
+fn bad_words_and_the_least_number_of_tokens_yield_to_a_grammar_that_leaves_nothing_else() {
+    let under = |allowed: &'static [TokenId], change: fn(&mut TokenRules)| {
+        let mut asked = request(&[1], |_, rules| change(rules));
+        let matcher = Box::new(Either(allowed));
+        asked.constraint = Some(OutputConstraint { grammar: OutputGrammar::JsonObject, matcher });
+        greedy(asked, &LOGITS, 4)
+    };
+    // 7 is the end of text, 6 a stop token; the logits prefer 6, 7, 0, 1, 2 in this order.
+    let bad_zero: fn(&mut TokenRules) = |rules| rules.bad_words = vec![vec![0]];
+    assert_eq!(under(&[0, 2], bad_zero), [2; 4], "there is something else");
+    assert_eq!(under(&[0], bad_zero), [0; 4], "there is not");
+    let bad_after_zero: fn(&mut TokenRules) = |rules| rules.bad_words = vec![vec![0, 0]];
+    assert_eq!(under(&[0, 2], bad_after_zero), [0, 2, 0, 2]);
+    assert_eq!(under(&[0], bad_after_zero), [0; 4]);
+    let long: fn(&mut TokenRules) = |rules| rules.min_tokens = 2;
+    assert_eq!(under(&[7, 0], long), [0, 0, 7, 7]);
+    assert_eq!(under(&[7], long), [7; 4], "what is complete ends");
+    let both: fn(&mut TokenRules) = |rules| (rules.min_tokens, rules.bad_words) = (2, vec![vec![0], vec![6]]);
+    assert_eq!(under(&[7, 0], both), [7; 4], "an early end is better than a bad word");
+    assert_eq!(under(&[0, 1], both), [1; 4]);
+    assert_eq!(under(&[0, 6], both), [6; 4], "of bad words the likeliest");
+    // What a client allows is a rule like a grammar.
+    let only_bad =
+        request(&[1], |_, rules| (rules.allowed, rules.bad_words) = (Some(vec![3]), vec![vec![3]]));
+    assert_eq!(greedy(only_bad, &LOGITS, 2), [3, 3]);
+}
+
 proptest! {
     #[test]
     fn any_rules_and_logits_give_a_token_or_a_failure(
@@ -197,6 +241,7 @@ proptest! {
         allowed in prop::option::of(prop::collection::btree_set(0_u32..20, 1..5)),
         logprobs in prop::option::of(0_u32..20),
     ) {
+        let allowed_tokens = allowed.clone();
         let mut asked = request(&[1, 2], |sampling, rules| {
             sampling.logprobs = logprobs;
             *rules = TokenRules {
@@ -217,6 +262,9 @@ proptest! {
             let token = rules.choose(&mut Sampler::default(), &mut logits.clone(), &spec(&asked.sampling, index));
             prop_assert!(token < VOCAB_SIZE);
             if book.take_failures().next().is_some() {
+                let is_allowed = |token: &u32| allowed_tokens.as_ref().is_none_or(|all| all.contains(token));
+                let could_come = (0..VOCAB_SIZE).filter(is_allowed).any(|token| logits[token as usize].abs() < 1e30);
+                prop_assert!(!could_come, "rules that a client may set leave something");
                 break;
             }
         }

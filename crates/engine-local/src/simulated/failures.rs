@@ -139,6 +139,10 @@ impl Engine for RefusingEngine {
         self.inner.stats()
     }
 
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        self.inner.stats_by_engine()
+    }
+
     fn fault(&self) -> Option<Arc<EngineFault>> {
         self.inner.fault()
     }

@@ -17,11 +17,13 @@ pub(crate) fn messages(release: &str) -> BTreeMap<String, Vec<Vec<u8>>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/frames-{release}.json"));
     let text = std::fs::read_to_string(&path).unwrap();
     let named: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).unwrap();
-    let bytes = |hex: &String| {
-        let digits = hex.as_bytes().chunks(2);
-        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
-    };
-    named.into_iter().map(|(name, frames)| (name, frames.iter().map(bytes).collect())).collect()
+    named.into_iter().map(|(name, frames)| (name, frames_of(&frames))).collect()
+}
+
+/// Frames that are written in hexadecimal.
+pub(crate) fn frames_of(hex: &[String]) -> Vec<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.iter().map(|frame| frame.as_bytes().chunks(2).map(byte).collect()).collect()
 }
 
 fn read(release: &str, name: &str) -> EngineMessage {

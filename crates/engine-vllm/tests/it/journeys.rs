@@ -12,12 +12,12 @@ const QUEUED: u32 = 1;
 const SCHEDULED: u32 = 2;
 const PREEMPTED: u32 = 3;
 
-fn core(journey: &FinishedJourney) -> &CoreRecord {
+pub(crate) fn core(journey: &FinishedJourney) -> &CoreRecord {
     journey.cores().next().unwrap().1
 }
 
 /// The kinds of the events in order, as words.
-fn kinds(core: &CoreRecord) -> Vec<&'static str> {
+pub(crate) fn kinds(core: &CoreRecord) -> Vec<&'static str> {
     let word = |kind: &CoreEventKind| match kind {
         CoreEventKind::Queued => "QUEUED",
         CoreEventKind::Scheduled { kind, .. } => kind.as_str(),
@@ -29,7 +29,7 @@ fn kinds(core: &CoreRecord) -> Vec<&'static str> {
 }
 
 /// The rules that hold for every core span.
-fn check_rules(core: &CoreRecord) {
+pub(crate) fn check_rules(core: &CoreRecord) {
     let events = &core.events;
     assert!(matches!(events.first().unwrap().kind, CoreEventKind::Queued));
     assert!(matches!(events.last().unwrap().kind, CoreEventKind::Finished { .. }));
@@ -178,4 +178,22 @@ fn a_request_that_was_aborted_before_anything_was_told_has_waited() {
     assert_eq!(core(&journey).inferred, InferredEvents { queued: true, finished: true });
     assert_eq!(kinds(core(&journey)), ["QUEUED", "aborted"]);
     assert_eq!(finish.ledger.queue.get(WaitReason::Unknown), finish.ledger.total_ns());
+}
+
+#[test]
+fn a_preemption_of_which_only_the_end_is_told_is_a_resumption_all_the_same() {
+    let mut rig = Rig::new();
+    rig.submit(1, &[10; 8]).unwrap();
+    let name = rig.peers[0].added();
+    rig.peers[0].step(&json!([{ "request_id": name, "new_token_ids": [5] }]));
+    rig.next_step();
+    let now = rig.peers[0].now();
+    let events = json!([[PREEMPTED, now - 2e-4], [SCHEDULED, now - 1e-4]]);
+    let last = json!({ "request_id": name, "new_token_ids": [6], "events": events, "finish_reason": 1 });
+    rig.peers[0].step(&json!([last]));
+    let (_, finish) = rig.finish_of(1);
+    assert_eq!((finish.times.first_scheduled, finish.num_preemptions), (None, 1));
+    let journey = rig.journey();
+    check_rules(core(&journey));
+    assert_eq!(kinds(core(&journey)), ["QUEUED", "FIRST_TOKEN", "PREEMPTED", "RESUME", "length"]);
 }

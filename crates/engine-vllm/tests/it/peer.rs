@@ -31,8 +31,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts one that says hello at this port.
     pub(crate) fn start(port: u16, arguments: &[&str]) -> Self {
-        let address = format!("tcp://127.0.0.1:{port}");
-        Self::run(&[&["--handshake", &address], arguments].concat())
+        Self::start_at(&format!("tcp://127.0.0.1:{port}"), arguments)
+    }
+
+    /// Starts one that says hello at this address.
+    pub(crate) fn start_at(address: &str, arguments: &[&str]) -> Self {
+        Self::run(&[&["--handshake", address], arguments].concat())
     }
 
     /// Starts one that has been told where to connect to.
@@ -110,8 +114,14 @@ impl Peer {
     }
 
     pub(crate) fn raw(&mut self, frame: &[u8]) {
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.tell(&json!({ "do": "raw", "frames": [hex] }));
+        self.frames(&[frame]);
+    }
+
+    /// A message of these frames, whatever is in them.
+    pub(crate) fn frames(&mut self, frames: &[impl AsRef<[u8]>]) {
+        let hex = |frame: &[u8]| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let frames: Vec<String> = frames.iter().map(|frame| hex(frame.as_ref())).collect();
+        self.tell(&json!({ "do": "raw", "frames": frames }));
     }
 
     /// Ends it as a crash does.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use wayfare_engine::{Engine as _, EngineCommand, EngineControl as _, FinishReason, PauseMode};
 
+use crate::peer::Peer;
 use crate::rig::{PATIENCE, Rig};
 
 #[test]
@@ -96,4 +97,38 @@ fn a_command_is_done_when_all_have_carried_it_out() {
     }
     done.recv_timeout(PATIENCE).unwrap_err();
     assert!(!rig.engine.is_paused());
+}
+
+#[test]
+fn the_state_of_each_is_known() {
+    let mut rig = Rig::with(2, &[]);
+    for id in 0..4 {
+        rig.submit(id, &[10]).unwrap();
+    }
+    let names: Vec<String> = rig.peers.iter().map(Peer::added).collect();
+    for (rank, name) in (0_u64..).zip(&names) {
+        // The second makes a token more, and has one more waiting.
+        let tokens = vec![5; 1 + rank as usize];
+        let stats = json!({
+            "num_running_reqs": 1, "num_waiting_reqs": 1 + rank, "kv_cache_usage": 0.25 * (1 + rank) as f64,
+            "prefix_cache_stats": { "queries": 10, "hits": 4 * rank },
+        });
+        let outputs = json!([{ "request_id": name, "new_token_ids": tokens }]);
+        rig.peers[rank as usize].tell(&json!({ "do": "outputs", "outputs": outputs, "stats": stats }));
+        assert_eq!(u64::from(rig.next_step().engine), rank);
+    }
+    let [first, second] = &rig.engine.stats_by_engine()[..] else { panic!("two") };
+    assert_eq!((first.waiting, second.waiting), (1, 2));
+    assert_eq!((first.generation_tokens, second.generation_tokens), (1, 2));
+    assert_eq!((first.prefix_cache_hits, second.prefix_cache_hits), (0, 4));
+    assert_eq!((first.kv_blocks_used, second.kv_blocks_used), (16, 32));
+    let sum = rig.engine.stats();
+    assert_eq!((sum.running, sum.waiting, sum.generation_tokens), (2, 3, 3));
+    assert_eq!((sum.kv_blocks_used, sum.prefix_cache_queries), (48, 20));
+    // What the dead one has counted stays; it holds nothing any more.
+    rig.peers[1].kill();
+    assert_eq!(rig.next_step().engine, 1);
+    let second = rig.engine.stats_by_engine()[1];
+    assert_eq!((second.running, second.waiting, second.kv_blocks_used), (0, 0, 0));
+    assert_eq!((second.generation_tokens, second.steps), (2, 1));
 }

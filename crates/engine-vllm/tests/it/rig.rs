@@ -14,7 +14,7 @@ use wayfare_engine_vllm::{
 };
 use wayfare_journey::{
     ApiSpan, Clock as _, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel,
-    SystemClock, Tracer, WallAnchor,
+    RequestView, SystemClock, Tracer, WallAnchor,
 };
 use wayfare_testkit::greedy;
 
@@ -68,7 +68,11 @@ pub(crate) fn attach(port: u16, ranks: u16, timeout: Duration) -> Result<Attache
 
 /// Engine cores that say hello at this port.
 pub(crate) fn options(port: u16, ranks: u16) -> AttachOptions {
-    let address = EngineAddress { host: "127.0.0.1".into(), port };
+    options_at(EngineAddress::Tcp { host: "127.0.0.1".into(), port }, ranks)
+}
+
+/// Engine cores that say hello at this address.
+pub(crate) fn options_at(address: EngineAddress, ranks: u16) -> AttachOptions {
     AttachOptions {
         meeting: Meeting::Handshake { address, advertise_host: None },
         engine_count: ranks,
@@ -90,15 +94,19 @@ impl Rig {
 
     /// So many engine cores, each started with these arguments.
     pub(crate) fn with(ranks: u16, arguments: &[&str]) -> Self {
-        let port = free_ports();
-        let peers = (0..ranks).map(|rank| {
-            let (rank, ranks) = (rank.to_string(), ranks.to_string());
-            Peer::start(port, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
-        });
-        Self::over(options(port, ranks), peers.collect())
+        Self::at(&format!("tcp://127.0.0.1:{}", free_ports()), ranks, arguments)
     }
 
-    /// Engine cores that are on their way.
+    /// The same, with the handshake at this address.
+    pub(crate) fn at(address: &str, ranks: u16, arguments: &[&str]) -> Self {
+        let peers = (0..ranks).map(|rank| {
+            let (rank, ranks) = (rank.to_string(), ranks.to_string());
+            Peer::start_at(address, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
+        });
+        Self::over(options_at(EngineAddress::parse(address).unwrap(), ranks), peers.collect())
+    }
+
+    /// Over engine cores that are on their way, of which these are the test's to tell what to do.
     pub(crate) fn over(options: AttachOptions, peers: Vec<Peer>) -> Self {
         let (outputs_tx, outputs) = channel();
         let engine = attach_with(options).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
@@ -165,6 +173,13 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// What the live view has of a request.
+    pub(crate) fn view(&self, id: u64) -> RequestView {
+        let label = format!("r{id}");
+        let cell = self.tracer.in_flight().find(|cell| cell.label().is_some_and(|one| one.as_str() == label));
+        cell.expect("it is in flight").view()
     }
 
     /// The journey that is finished next. All requests so far have had their answers.

@@ -3,13 +3,14 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use serde_json::json;
 use wayfare_engine_vllm::{
     AttachError, AttachOptions, AttachedEngines, EngineAddress, Meeting, ModelFacts, Phase,
 };
-use wayfare_journey::{SystemClock, WallAnchor};
+use wayfare_journey::{ClockSource, SystemClock, WallAnchor};
 
 use crate::peer::{Peer, free_ports};
-use crate::rig::{PATIENCE, attach, attach_with, options};
+use crate::rig::{PATIENCE, Rig, attach, attach_with, options, options_at};
 
 /// What is said when an engine core that is started so wants to connect.
 fn refusal(arguments: &[&str]) -> String {
@@ -93,12 +94,36 @@ fn a_port_in_use_is_named_with_what_it_is_for() {
 #[test]
 fn all_addresses_are_none_that_engines_could_be_told() {
     let meeting = Meeting::Handshake {
-        address: EngineAddress { host: "0.0.0.0".into(), port: 0 },
+        address: EngineAddress::Tcp { host: "0.0.0.0".into(), port: 0 },
         advertise_host: None,
     };
     let attached = attach_with(AttachOptions { meeting, ..options(0, 1) });
     let problem = attached.unwrap_err().to_string();
     assert!(problem.contains("--engine-advertise-host"), "{problem}");
+}
+
+#[test]
+fn engine_cores_are_met_and_served_from_over_unix_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("ipc://{}/engines", folder.path().display());
+    let mut rig = Rig::at(&address, 2, &[]);
+    rig.submit(1, &[10; 8]).unwrap();
+    rig.submit(2, &[10; 8]).unwrap();
+    for (id, rank) in [(1, 0), (2, 1)] {
+        let name = rig.peers[rank].added();
+        rig.peers[rank].step(&json!([{ "request_id": name, "new_token_ids": [5], "finish_reason": 1 }]));
+        assert_eq!(rig.finish_of(id).0, [5]);
+    }
+    let journey = rig.journey();
+    let (_, core) = journey.cores().next().unwrap();
+    assert_eq!(core.clock_source, Some(ClockSource::EngineSameHost), "there is no other host");
+    // Somebody else cannot have them while they are in use, and can afterwards.
+    let second = || attach_with(options_at(EngineAddress::parse(&address).unwrap(), 1));
+    let problem = second().unwrap_err().to_string();
+    assert!(problem.contains("/engines.requests is in use") && problem.ends_with("requests"), "{problem}");
+    drop(rig);
+    let _peer = Peer::start_at(&address, &[]);
+    second().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use crate::cell::OpenJourney;
 use crate::core_record::{ClockSource, CoreRecord};
 use crate::event::{CoreEvent, Progress};
-use crate::live::{LiveSequence, SequenceKey};
+use crate::live::{LiveSequence, SequenceKey, SequenceState};
 use crate::{CoreLedger, MonoNs};
 
 /// What there is none of.
@@ -38,6 +38,11 @@ impl CoreSpan {
 
     /// Is never called.
     pub fn of_engine(&mut self, _: u32, _: ClockSource) {
+        match *self {}
+    }
+
+    /// Is never called.
+    pub fn infer_state(&self, _: SequenceState, _: MonoNs) {
         match *self {}
     }
 

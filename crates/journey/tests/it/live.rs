@@ -107,6 +107,49 @@ fn a_request_of_several_sequences_is_where_the_furthest_of_them_is() {
 }
 
 #[test]
+fn what_is_inferred_is_marked_until_the_engine_says_more() {
+    let recorder = Memory::for_records(4);
+    for recorder in [None, Some(recorder.recorder())] {
+        let rig = Rig::live(1.0, recorder);
+        let span = rig.admit();
+        let journey = span.handle();
+        let mut core = journey.open_cores(&[(7, 9)], MonoNs(12)).pop().unwrap();
+        journey.handed_to_core(MonoNs(13));
+        let cell = rig.tracer.in_flight().next().unwrap();
+        let look = || {
+            let view = cell.view();
+            (view.state, view.since.0, view.is_inferred, view.sequences[0].is_inferred)
+        };
+        assert_eq!(look(), (JourneyState::Queued, 12, false, false));
+        core.infer_state(SequenceState::Prefill, MonoNs(14));
+        assert_eq!(look(), (JourneyState::Prefill, 14, true, true));
+        core.record(event(CoreEventKind::Queued, 13));
+        core.record(scheduled(ScheduleKind::First, 14));
+        core.record(event(CoreEventKind::FirstToken, 15));
+        assert_eq!(look(), (JourneyState::Decode, 15, false, false));
+        let progress = Progress { prefill_done: 7, decode_done: 2 };
+        core.advance(progress, true, MonoNs(16));
+        assert_eq!(look(), (JourneyState::Decode, 15, false, false));
+        core.infer_state(SequenceState::Preempted, MonoNs(17));
+        assert_eq!(look(), (JourneyState::Preempted, 17, true, true));
+        // A token refutes it.
+        core.advance(progress, true, MonoNs(18));
+        assert_eq!(look(), (JourneyState::Decode, 18, false, false));
+        core.finish(finished(20));
+        assert_eq!(rig.tracer.in_flight().next().unwrap().view().sequences[0].num_preemptions, 0);
+    }
+    // What died with the process can tell as much.
+    let memory = Memory::for_records(4);
+    let rig = Rig::live(1.0, Some(memory.recorder()));
+    let span = rig.admit();
+    let core = span.handle().open_cores(&[(7, 9)], MonoNs(12)).pop().unwrap();
+    span.handle().handed_to_core(MonoNs(13));
+    core.infer_state(SequenceState::Prefill, MonoNs(14));
+    let recorded = memory.recording().requests;
+    assert_eq!((recorded[0].state, recorded[0].is_inferred), (JourneyState::Prefill, true));
+}
+
+#[test]
 fn why_a_sequence_waits_follows_from_the_board() {
     let board = EngineBoard::default();
     let key = |request| SequenceKey { request: RequestKey(request), index: 0 };
@@ -127,6 +170,9 @@ fn why_a_sequence_waits_follows_from_the_board() {
     let of = |request, waits: QueueWaits| waits.of(key(request), &cell.sequences().next().unwrap());
     let next_step = Some(wait(WaitReason::NextStep, None));
     assert_eq!(of(2, waits), next_step, "it lies in the inbox");
+    let unknown = wait(WaitReason::Unknown, None);
+    let silent = QueueWaits { step: 0, head: None, head_wait: unknown, rest_wait: unknown };
+    assert_eq!(of(2, silent), Some(unknown), "the engine gives no reasons");
     core.record(event(CoreEventKind::Queued, 14));
     assert_eq!(of(3, waits), next_step, "no step has seen it");
     let paused = wait(WaitReason::Paused, None);

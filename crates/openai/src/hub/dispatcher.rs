@@ -44,7 +44,8 @@ impl Hasher for IdHasher {
 /// Owns the table of sequences in flight.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    recorder: Recorder,
+    /// One for each engine.
+    recorders: Vec<Recorder>,
     entries: HashMap<RequestId, Entry, BuildHasherDefault<IdHasher>>,
     state: Arc<HubState>,
     /// What every stream gets from now on, also a new one.
@@ -52,8 +53,8 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(recorder: Recorder, state: Arc<HubState>) -> Self {
-        Self { recorder, entries: HashMap::default(), state, end: None }
+    pub(super) fn new(recorders: Vec<Recorder>, state: Arc<HubState>) -> Self {
+        Self { recorders, entries: HashMap::default(), state, end: None }
     }
 
     /// Runs until nobody can send any more.
@@ -88,12 +89,18 @@ impl Dispatcher {
     }
 
     fn step(&mut self, step: StepOutputs) {
-        self.recorder.step(&step);
+        let engine = usize::from(step.engine);
+        debug_assert!(engine < self.recorders.len(), "there is one for each engine");
+        if let Some(recorder) = self.recorders.get(engine) {
+            recorder.step(&step);
+        }
         for output in step.outputs {
             let id = output.id;
             // Unknown are those of an engine that outlived its server's request table; nobody waits for them.
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            self.recorder.output(&mut entry.meter, &output, step.at);
+            if let Some(recorder) = self.recorders.get(engine) {
+                recorder.output(&mut entry.meter, &output, step.at);
+            }
             let is_last = output.finish.is_some();
             if let Some(events) = &entry.events {
                 // Unbounded, because the engine must never wait for a client: each output but the last has

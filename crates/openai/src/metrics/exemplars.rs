@@ -9,6 +9,8 @@ use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use wayfare_journey::TraceId;
 
+use super::by_engine::EngineMetric;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// What an observation may be seen by: the trace of a request that the head has sampled, and when it was, in
@@ -38,6 +40,12 @@ impl ExemplarHistogram {
 
 impl TypedMetric for ExemplarHistogram {
     const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EngineMetric for ExemplarHistogram {
+    fn encode_for(&self, engine: &str, encoder: &mut MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.encode(encoder.encode_family(&[("engine", engine)])?)
+    }
 }
 
 impl EncodeMetric for ExemplarHistogram {

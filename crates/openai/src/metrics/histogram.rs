@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
+use super::by_engine::EngineMetric;
+
 /// Counts observations by bucket. Any number of readers and writers; clones share the counts.
 ///
 /// `prometheus_client`'s own histogram takes a mutex for each observation.
@@ -43,6 +45,12 @@ impl AtomicHistogram {
 
 impl TypedMetric for AtomicHistogram {
     const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EngineMetric for AtomicHistogram {
+    fn encode_for(&self, engine: &str, encoder: &mut MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.encode(encoder.encode_family(&[("engine", engine)])?)
+    }
 }
 
 impl EncodeMetric for AtomicHistogram {

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use wayfare_engine::{EngineLimits, Finish, FinishReason, SequenceOutput, StepOutputs};
 use wayfare_journey::{MonoNs, TraceId, WaitReason, WallAnchor};
 
+use super::by_engine::{ByEngine, EngineMetric};
 use super::exemplars::{Exemplar, ExemplarHistogram};
 use super::histogram::AtomicHistogram;
 
@@ -113,7 +114,7 @@ impl RequestMeter {
     }
 }
 
-/// Feeds the histograms, and the counter of ended requests.
+/// Feeds the histograms of one engine, and its counter of ended requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     step_tokens: AtomicHistogram,
@@ -166,16 +167,12 @@ impl TypedMetric for QueueWaits {
     const TYPE: MetricType = MetricType::Histogram;
 }
 
-impl EncodeMetric for QueueWaits {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+impl EngineMetric for QueueWaits {
+    fn encode_for(&self, engine: &str, encoder: &mut MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         WaitReason::ALL.into_iter().zip(&self.0).try_for_each(|(reason, histogram)| {
-            let labels = [("reason", reason.as_str())];
+            let labels = [("engine", engine), ("reason", reason.as_str())];
             histogram.encode(encoder.encode_family(&labels)?)
         })
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
     }
 }
 
@@ -203,29 +200,32 @@ impl TypedMetric for EndedRequests {
     const TYPE: MetricType = MetricType::Counter;
 }
 
-impl EncodeMetric for EndedRequests {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+impl EngineMetric for EndedRequests {
+    fn encode_for(&self, engine: &str, encoder: &mut MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         [FinishReason::Stop, FinishReason::Length, FinishReason::Abort, FinishReason::Error]
             .into_iter()
             .try_for_each(|reason| {
-                let labels = [("finished_reason", reason.as_str())];
+                let labels = [("engine", engine), ("finished_reason", reason.as_str())];
                 self.of(reason).encode(encoder.encode_family(&labels)?)
             })
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
     }
 }
 
 impl Recorder {
-    /// Registers all of it; token counts are bucketed up to the model's length. `wall` gives exemplars their time.
-    pub(super) fn register(registry: &mut Registry, limits: &EngineLimits, wall: WallAnchor) -> Self {
+    /// Registers all of it for so many engines, and returns a recorder for each. Token counts are bucketed up to the
+    /// model's length; `wall` gives exemplars their time.
+    pub(super) fn register(
+        registry: &mut Registry,
+        limits: &EngineLimits,
+        wall: WallAnchor,
+        engines: usize,
+    ) -> Vec<Self> {
         let counts = one_two_five(limits.max_model_len);
         let mut histogram = |name: &str, help: &str, edges: &[f64]| {
-            let histogram = AtomicHistogram::new(edges);
-            registry.register(name, help, histogram.clone());
-            histogram
+            let histograms = (0..engines).map(|_| AtomicHistogram::new(edges));
+            let by_engine = ByEngine(histograms.collect());
+            registry.register(name, help, by_engine.clone());
+            by_engine.0
         };
         let step_tokens =
             histogram("vllm:iteration_tokens_total", "Tokens computed per engine step", STEP_TOKENS);
@@ -283,27 +283,31 @@ impl Recorder {
             "Mean time per token after the first, in the buckets of OpenTelemetry's conventions",
             GEN_AI_TOKEN_SECONDS,
         );
-        let blocks = limits.follows_blocks.then(|| BlockHistograms {
-            lifetime: histogram(
+        let blocks = limits.follows_blocks.then(|| {
+            let lifetimes = histogram(
                 "vllm:kv_block_lifetime_seconds",
                 "How long a cached prefix stayed in its KV block",
                 BLOCK_SECONDS,
-            ),
-            idle: histogram(
+            );
+            let idles = histogram(
                 "vllm:kv_block_idle_before_evict_seconds",
                 "How long a cached prefix had not been used when it was evicted",
                 BLOCK_SECONDS,
-            ),
-            reuse_gap: histogram(
+            );
+            let reuse_gaps = histogram(
                 "vllm:kv_block_reuse_gap_seconds",
                 "Time between two uses of a cached prefix",
                 BLOCK_SECONDS,
-            ),
+            );
+            let of_engines = lifetimes.into_iter().zip(idles).zip(reuse_gaps);
+            let of_engine = |((lifetime, idle), reuse_gap)| BlockHistograms { lifetime, idle, reuse_gap };
+            of_engines.map(of_engine).collect::<Vec<_>>()
         });
         let mut with_exemplars = |name: &str, help: &str, edges: &[f64]| {
-            let histogram = ExemplarHistogram::new(edges);
-            registry.register(name, help, histogram.clone());
-            histogram
+            let histograms = (0..engines).map(|_| ExemplarHistogram::new(edges));
+            let by_engine = ByEngine(histograms.collect());
+            registry.register(name, help, by_engine.clone());
+            by_engine.0
         };
         let time_to_first_token =
             with_exemplars("vllm:time_to_first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS);
@@ -314,40 +318,42 @@ impl Recorder {
         );
         let queue_time =
             with_exemplars("vllm:request_queue_time_seconds", "Queued to first scheduled", REQUEST_SECONDS);
-        let queue_wait = QueueWaits::new();
+        let queue_wait = ByEngine((0..engines).map(|_| QueueWaits::new()).collect::<Vec<_>>());
         registry.register(
             "vllm:queue_wait_seconds",
             "Time in the queue before the first step, by what the request waited for",
             queue_wait.clone(),
         );
-        let ended = EndedRequests::default();
+        let ended = ByEngine((0..engines).map(|_| EndedRequests::default()).collect::<Vec<_>>());
         registry.register("vllm:request_success", "Requests that ended, by reason", ended.clone());
-        Self {
-            step_tokens,
-            time_to_first_token,
-            inter_token_latency,
-            time_per_output_token,
-            end_to_end,
-            queue_time,
-            prefill_time,
-            decode_time,
-            inference_time,
-            prompt_tokens,
-            generation_tokens,
-            max_generation_tokens,
-            params_max_tokens,
-            params_n,
-            prefill_kv_computed,
-            recomputed_tokens,
-            preemptions,
-            queue_wait,
-            gen_ai_duration,
-            gen_ai_first_token,
-            gen_ai_per_token,
-            blocks,
-            ended,
+        // Each of the columns has as many entries as there are engines.
+        let of_engine = |engine: usize| Self {
+            step_tokens: step_tokens[engine].clone(),
+            time_to_first_token: time_to_first_token[engine].clone(),
+            inter_token_latency: inter_token_latency[engine].clone(),
+            time_per_output_token: time_per_output_token[engine].clone(),
+            end_to_end: end_to_end[engine].clone(),
+            queue_time: queue_time[engine].clone(),
+            prefill_time: prefill_time[engine].clone(),
+            decode_time: decode_time[engine].clone(),
+            inference_time: inference_time[engine].clone(),
+            prompt_tokens: prompt_tokens[engine].clone(),
+            generation_tokens: generation_tokens[engine].clone(),
+            max_generation_tokens: max_generation_tokens[engine].clone(),
+            params_max_tokens: params_max_tokens[engine].clone(),
+            params_n: params_n[engine].clone(),
+            prefill_kv_computed: prefill_kv_computed[engine].clone(),
+            recomputed_tokens: recomputed_tokens[engine].clone(),
+            preemptions: preemptions[engine].clone(),
+            queue_wait: queue_wait.0[engine].clone(),
+            gen_ai_duration: gen_ai_duration[engine].clone(),
+            gen_ai_first_token: gen_ai_first_token[engine].clone(),
+            gen_ai_per_token: gen_ai_per_token[engine].clone(),
+            blocks: blocks.as_ref().map(|blocks| blocks[engine].clone()),
+            ended: ended.0[engine].clone(),
             wall,
-        }
+        };
+        (0..engines).map(of_engine).collect()
     }
 
     /// A step was done.

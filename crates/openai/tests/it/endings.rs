@@ -150,6 +150,10 @@ impl Engine for FragileEngine {
         EngineStats::default()
     }
 
+    fn stats_by_engine(&self) -> Vec<EngineStats> {
+        vec![self.stats()]
+    }
+
     fn fault(&self) -> Option<Arc<EngineFault>> {
         None
     }

@@ -222,7 +222,10 @@ proptest! {
             prop_assert_eq!(own.clone().filter(|output| output.finish.is_some()).count(), 1);
             prop_assert!(own.clone().next_back().unwrap().finish.is_some(), "nothing follows the end");
             prop_assert!(own.filter(|output| output.first.is_some()).count() <= 1);
-            check_core_span_rules(&rig.journey(id))?;
+            let journey = rig.journey(id);
+            check_core_span_rules(&journey)?;
+            let names_itself = journey.lines().any(|line| line.contains(" by ") && line.split(' ').any(|word| word == format!("r{id}")));
+            prop_assert!(!names_itself, "nobody is in its own way: {}", journey);
         }
     }
 

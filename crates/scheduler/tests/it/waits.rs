@@ -71,6 +71,32 @@ fn the_first_in_the_queue_waits_for_blocks_and_the_others_for_it() {
     assert_eq!(waits(&rig, 3), [("next_step", 1), ("head_of_line", 2 * 2)]);
 }
 
+/// The one SCHEDULED of a request, from where its wait is told.
+fn waited_for(rig: &Rig, id: u64) -> String {
+    let journey = rig.journey(id);
+    let line = journey.lines().find(|line| line.contains("SCHEDULED")).unwrap();
+    line.split_once(" waited for ").map_or_else(String::new, |(_, wait)| wait.to_owned())
+}
+
+#[test]
+fn nobody_has_waited_for_itself() {
+    // Eight usable blocks. The second waits long for those of the first, the third behind it, and then as the first in
+    // the queue for those of the second.
+    let mut rig = Rig::new(config(4, 256, 9));
+    rig.add(1, 90, 5);
+    rig.step();
+    rig.add(2, 60, 3);
+    rig.add(3, 80, 1);
+    rig.steps(3);
+    assert_eq!(rig.waiting(), "2 kv_blocks by r1, 3 head_of_line by r2");
+    rig.steps(2);
+    assert_eq!(rig.waiting(), "3 kv_blocks by r2");
+    rig.steps(5);
+    assert_eq!(waited_for(&rig, 2), "kv_blocks by r1");
+    assert!(waits(&rig, 3).contains(&("head_of_line", 8)), "{:?}", waits(&rig, 3));
+    assert_eq!(waited_for(&rig, 3), "head_of_line by r2");
+}
+
 #[test]
 fn whoever_moves_up_has_the_reasons_of_its_place() {
     let mut rig = Rig::new(config(4, 256, 9));

@@ -138,3 +138,17 @@ fn hostile_text_is_shown_as_text_and_no_size_breaks_it() {
     }));
     assert!(screen(&app, 120, 20).contains("is not the live view of a wayfare server: it is� a page"));
 }
+
+#[test]
+fn a_state_that_is_only_concluded_has_a_question_mark() {
+    let mut one = request(1, "prefill", 9);
+    one["inferred"] = json!(true);
+    one["sequences"][0]["inferred"] = json!(true);
+    let mut app = App::new("http://x".to_owned());
+    // Servers before did not have the field.
+    app.take(Ok(answer(&[one, request(2, "decode", 7)])));
+    let shown = screen(&app, 120, 20);
+    assert!(shown.contains("prefill? ") && shown.contains("decode "), "{shown}");
+    press(&mut app, KeyCode::Enter);
+    assert!(screen(&app, 120, 20).contains("sequence 0  prefill? for"), "{}", screen(&app, 120, 20));
+}

@@ -33,8 +33,8 @@ pub(crate) struct VllmOptions {
     #[arg(long, value_enum, default_value_t = EngineKind::Local, value_name = "ENGINE")]
     pub(crate) engine: EngineKind,
 
-    /// Where engines that others start say hello, such as tcp://0.0.0.0:29550. Without it, `vllm serve MODEL --headless`
-    /// is started on this host, and ended with the server.
+    /// Where engines that others start say hello, such as tcp://0.0.0.0:29550, or ipc:///PATH for Unix sockets. Without it,
+    /// `vllm serve MODEL --headless` is started on this host, and ended with the server.
     #[arg(long, value_name = "tcp://HOST:PORT", value_parser = EngineAddress::parse)]
     pub(crate) engine_address: Option<EngineAddress>,
 

@@ -102,3 +102,21 @@ fn several_answers_each_follow_their_own_copy() {
         assert!(texts.iter().all(|text| text.len() == 5 && text.bytes().all(|b| b.is_ascii_lowercase())));
     }
 }
+
+#[test]
+fn a_form_that_leaves_only_bad_words_is_kept_to() {
+    for server in servers() {
+        for more in [
+            json!({"guided_choice": ["yes"], "bad_words": ["yes", "y", "ye", "e", "es", "s"]}),
+            json!({"guided_choice": ["yes"], "min_tokens": 20, "max_tokens": 30}),
+            json!({"guided_choice": ["yes"], "bad_words": ["yes"], "min_tokens": 20, "max_tokens": 30, "temperature": 1.5}),
+        ] {
+            let answer = ask(&server, COMPLETIONS, more.clone());
+            assert_eq!((&*answer.text(), &*finish_reason(&answer)), ("yes", "stop"), "{more}");
+        }
+        // Where something is left, it holds.
+        let other =
+            json!({"guided_choice": ["yes", "no"], "bad_words": ["yes", "y", "ye"], "max_tokens": 20});
+        assert_eq!(ask(&server, COMPLETIONS, other).text(), "no");
+    }
+}

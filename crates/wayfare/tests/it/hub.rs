@@ -28,13 +28,22 @@ async fn file(headers: HeaderMap) -> impl IntoResponse {
     (StatusCode::PARTIAL_CONTENT, headers, &CONTENT[first..=last])
 }
 
-/// A hub that has the one file `org/repo/small.gguf`, which is no model; ends with the test process.
+/// The same for those who may.
+async fn gated_file(headers: HeaderMap) -> axum::response::Response {
+    if headers.get(header::AUTHORIZATION).is_none_or(|value| value != "Bearer hf_secret") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    file(headers).await.into_response()
+}
+
+/// A hub that has the one file `small.gguf`, which is no model, as `org/repo` for everybody and as `org/gated` for some; ends with the test process.
 fn hub() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new()
         .route("/org/repo/resolve/main/small.gguf", get(file))
+        .route("/org/gated/resolve/main/small.gguf", get(gated_file))
         .fallback(|| async { StatusCode::NOT_FOUND });
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -47,8 +56,15 @@ fn hub() -> String {
 }
 
 fn start(model: &str, endpoint: &str, home: &Path) -> Ended {
+    start_with(model, endpoint, home, None)
+}
+
+fn start_with(model: &str, endpoint: &str, home: &Path, token: Option<&str>) -> Ended {
     let mut command = command(&[model]);
     command.env("HF_ENDPOINT", endpoint).env("HF_HOME", home).env_remove("HF_TOKEN");
+    if let Some(token) = token {
+        command.env("HF_TOKEN", token);
+    }
     failed_start(&mut command)
 }
 
@@ -71,4 +87,19 @@ fn what_the_hub_does_not_have_is_said_with_what_to_do() {
         let name = model.split(':').next().unwrap();
         assert!(ended.log.contains(name) && ended.log.contains(".gguf file"), "{}", ended.log);
     }
+}
+
+#[test]
+fn a_gated_model_is_downloaded_with_the_token_of_the_environment() {
+    let home = tempfile::tempdir().unwrap();
+    let downloaded = home.path().join(format!("hub/models--org--gated/snapshots/{COMMIT}/small.gguf"));
+    let hub = hub();
+    for token in [None, Some(""), Some("hf_wrong")] {
+        let ended = start_with("org/gated:small.gguf", &hub, home.path(), token);
+        assert_eq!(ended.status.code(), Some(2));
+        assert!(!downloaded.exists());
+    }
+    let ended = start_with("org/gated:small.gguf", &hub, home.path(), Some("hf_secret"));
+    assert_eq!(std::fs::read_to_string(&downloaded).unwrap(), CONTENT);
+    assert!(!ended.log.contains("hf_secret"), "{}", ended.log);
 }

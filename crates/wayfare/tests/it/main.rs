@@ -52,3 +52,4 @@ mod top;
 mod trace_context;
 mod transports;
 mod vllm;
+mod vllm_ranks;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -23,6 +24,11 @@ struct Vllm {
 
 impl Vllm {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One that is told more.
+    fn with(arguments: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let python = root.join("target/vllm-peer/bin/python");
         assert!(python.exists(), "{} is missing: run `cargo xtask test --only vllm-peer`", python.display());
@@ -34,7 +40,7 @@ impl Vllm {
              echo $$ > \"$(dirname \"$0\")/pid\"\n\
              echo 'loading the model' >&2\n\
              while [ $# -gt 0 ]; do [ \"$1\" = --data-parallel-rpc-port ] && port=$2; shift; done\n\
-             exec '{}' '{}' --auto --max-model-len 2048 --num-gpu-blocks 200 --handshake tcp://127.0.0.1:$port\n",
+             exec '{}' '{}' --auto --max-model-len 2048 --num-gpu-blocks 200 --handshake tcp://127.0.0.1:$port {arguments}\n",
             python.display(),
             peer.display(),
         );
@@ -106,6 +112,38 @@ fn vllm_is_started_served_from_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_live_view_marks_what_vllm_has_not_said_of_a_request() {
+    let vllm = Vllm::with("--step-seconds 0.7");
+    let server = vllm.serve(&[]);
+    let mut client = Client::connect(server.socket_address()).await.unwrap();
+    let body = json!({"prompt": "Hi", "max_tokens": 3, "stream": true, "ignore_eos": true}).to_string();
+    client.send(COMPLETIONS, &body).await.unwrap();
+    let address = server.address.clone();
+    let when = move |state: &'static str| {
+        let address = address.clone();
+        let look = move || loop {
+            let live = client::get(&address, "/journeys/live").json();
+            if let Some(request) = live["requests"].as_array().unwrap().first()
+                && request["state"] == state
+                && !request["sequences"].as_array().unwrap().is_empty()
+            {
+                return request.clone();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(look))
+    };
+    let request = when("queued").await.unwrap().unwrap();
+    assert_eq!((&request["inferred"], &request["wait"]["reason"]), (&json!(true), &json!("unknown")));
+    let sequence = &request["sequences"][0];
+    assert_eq!((&sequence["state"], &sequence["inferred"]), (&json!("submitted"), &json!(true)));
+    let request = when("decode").await.unwrap().unwrap();
+    assert_eq!((&request["inferred"], &request["sequences"][0]["inferred"]), (&json!(false), &json!(false)));
+    assert!(client.answer().await.unwrap().text.ends_with("[DONE]\n\n"));
+    assert!(server.stop().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_vllm_is_killed_ends_with_an_error_and_the_server_is_unhealthy() {
     let (vllm, sink) = (Vllm::new(), OtlpSink::start());
     let server = vllm.serve(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.grpc_endpoint())]);
@@ -172,6 +210,40 @@ fn vllm_does_not_outlive_a_server_that_is_killed() {
 }
 
 #[test]
+fn ranks_of_a_mixture_of_experts_are_refused_before_anything_waits_for_them() {
+    let model = TempDir::new().unwrap();
+    let vocabulary = json!({"</s>": 0, "a": 1, "b": 2});
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    });
+    fs::write(model.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(model.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
+    let directory = model.path().to_str().unwrap();
+    let started = |config: &str, count: &str| {
+        fs::write(model.path().join("config.json"), config).unwrap();
+        let listens = "--engine-address=tcp://127.0.0.1:0";
+        let patience = "--engine-ready-timeout=1";
+        failed_start(&mut command(&[directory, "--engine=vllm", listens, patience, "--engine-count", count]))
+    };
+    let experts = r#"{"vocab_size": 3, "text_config": {"num_local_experts": 8}}"#;
+    let ended = started(experts, "2");
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.log);
+    assert!(
+        ended.log.contains("need a coordinator") && ended.log.contains("--engine-count 1"),
+        "{}",
+        ended.log
+    );
+    // One rank of it, and two of a dense model, are waited for.
+    for (config, count) in [(experts, "1"), (r#"{"vocab_size": 3}"#, "2")] {
+        let ended = started(config, count);
+        assert!(ended.log.contains("has not said hello"), "{}", ended.log);
+    }
+}
+
+#[test]
 fn what_cannot_be_started_says_what_to_do() {
     let model = default_model_path();
     let model = model.to_str().unwrap();
@@ -191,6 +263,10 @@ fn what_cannot_be_started_says_what_to_do() {
         ),
         (&[model, "--engine=vllm", "--vllm-command=/dev/null"], "before it was ready"),
         (&["sim", "--engine-address=127.0.0.1:1"], "tcp://HOST:PORT"),
+        (
+            &[model, "--engine=vllm", "--engine-address=ipc:///tmp/engines", "--engine-advertise-host=here"],
+            "--engine-advertise-host: a Unix socket has no host",
+        ),
     ] {
         let ended = failed_start(&mut command(arguments));
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.log);
