@@ -28,7 +28,9 @@ pub(crate) use self::live::{FlightOptions, LiveOptions};
 pub(crate) use simulation::{
     AnswerOptions, FailureType, OutputKind, SimulateOptions, SimulationOptions, StepTimeOptions,
 };
-pub(crate) use vllm::{EngineKind, VllmOptions};
+pub(crate) use vllm::{EngineKind, RestartOption, VllmOptions};
+
+use crate::parent::TiedOptions;
 
 /// Where an API key is looked for that is not given as an option.
 const API_KEY_VARIABLES: [&str; 2] = ["WAYFARE_API_KEY", "VLLM_API_KEY"];
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     /// Serves in the place of vLLM's own front: vLLM starts this when VLLM_USE_RUST_FRONTEND is 1 and
     /// VLLM_RUST_FRONTEND_PATH names this program.
     Frontend(Box<FrontendOptions>),
+    /// Becomes another program, which ends when the server that has started it ends.
+    #[command(hide = true)]
+    Tied(TiedOptions),
     /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
     /// server, no model, no waiting.
     Simulate(Box<SimulateOptions>),

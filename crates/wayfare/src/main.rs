@@ -14,6 +14,7 @@ mod inherited;
 mod logging;
 mod memory;
 mod model;
+mod parent;
 mod progress;
 mod seat;
 mod serve;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Serve(options) => serve::run(&options, None).map(done),
         Command::Frontend(options) => seat::run(&options).map(done),
+        Command::Tied(options) => parent::run(&options).map(done),
         Command::Simulate(options) => simulate::run(&options).map(done),
         Command::Explain(options) => explain::run(&options).map(done),
         Command::Diff(options) => diff::run(&options),

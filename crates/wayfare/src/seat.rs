@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use anyhow::{Context as _, Result, bail};
 use clap::parser::ValueSource;
 use clap::{Args as _, FromArgMatches as _};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::getppid;
 use serde_json::{Map, Value};
 use socket2::{Domain, Socket};
 use tracing::{info, warn};
@@ -16,8 +16,7 @@ use wayfare_engine_vllm::{EngineListener, GivenListeners};
 use self::arguments::{Translation, translate};
 use crate::cli::{FrontendOptions, ServeOptions};
 use crate::http::Address;
-use crate::inherited;
-use crate::serve;
+use crate::{inherited, parent, serve};
 
 /// Options of this server, which vLLM does not have, as on a command line.
 const OPTIONS_VARIABLE: &str = "WAYFARE_OPTIONS";
@@ -42,13 +41,15 @@ pub(crate) struct SeatEngines {
 /// # Errors
 /// When what vLLM says cannot be served.
 pub(crate) fn run(options: &FrontendOptions) -> Result<()> {
+    let started_by = getppid();
     // First of all, while everything that is open was handed over.
     let [clients, requests, outputs] = inherited::take([
         ("--listen-fd", options.listen_fd),
         ("--input-listener-fd", options.input_listener_fd),
         ("--output-listener-fd", options.output_listener_fd),
     ])?;
-    end_with_parent()?;
+    // Without vLLM's own process nobody looks after the engine cores, and nobody would end this one.
+    parent::end_with(started_by)?;
     if options.grpc_listen_fd.is_some() {
         bail!("there is no gRPC here; start vLLM without --grpc-port");
     }
@@ -66,16 +67,6 @@ pub(crate) fn run(options: &FrontendOptions) -> Result<()> {
         },
     };
     serve::run(&serve_options, Some(seat))
-}
-
-/// Without vLLM's own process nobody looks after the engine cores, and nobody would end this one.
-fn end_with_parent() -> Result<()> {
-    let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::TERM)).context("the end of vLLM could not be noticed")?;
-    if getppid() != parent {
-        bail!("vLLM has ended");
-    }
-    Ok(())
 }
 
 fn engine_listener(socket: Socket, option: &str) -> Result<EngineListener> {

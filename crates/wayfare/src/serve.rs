@@ -32,11 +32,15 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long answers that were cut short may take to reach their clients.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// How long journeys may take to reach their collector in the end, where vLLM kills its front soon after.
+const SEAT_FLUSH_TIME: Duration = Duration::from_millis(1200);
+
 /// Serves until a signal ends it, where the options say or in the seat of vLLM's own front.
 ///
 /// # Errors
 /// When the server cannot start.
 pub(crate) fn run(options: &ServeOptions, seat: Option<Seat>) -> Result<()> {
+    let flush_time = if seat.is_some() { SEAT_FLUSH_TIME } else { options.http.shutdown_timeout };
     let settings = telemetry::settle(
         &options.journey,
         Some(ServerOptions { steps: &options.steps, live: &options.live }),
@@ -134,7 +138,7 @@ pub(crate) fn run(options: &ServeOptions, seat: Option<Seat>) -> Result<()> {
     })?;
     // The engine first: by then the exporter has every journey.
     running.stop();
-    telemetry.stop(&*clock, options.http.shutdown_timeout);
+    telemetry.stop(&*clock, flush_time);
     runtime.shutdown_timeout(CLOSE_TIME);
     Ok(())
 }

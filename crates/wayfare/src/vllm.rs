@@ -17,7 +17,7 @@ use wayfare_text::TextFiles;
 
 use self::process::VllmProcess;
 use self::text_side::TextSide;
-use crate::cli::{EngineOptions, PolicyOption, ServeOptions, VllmOptions};
+use crate::cli::{EngineOptions, PolicyOption, RestartOption, ServeOptions, VllmOptions};
 use crate::model::ModelArgument;
 use crate::seat::SeatEngines;
 use crate::signals::EndSignals;
@@ -56,6 +56,8 @@ impl VllmBackend {
         }
         let own = || EngineAddress::Tcp { host: OWN_HOST.to_owned(), port: 0 };
         let mut engine_count = options.engine_count.get();
+        // In the seat vLLM ends as a whole.
+        let mut takes_back = false;
         let (meeting, launch, process) = match (given, &options.engine_address) {
             (Some(given), _) => {
                 engine_count = given.count;
@@ -64,13 +66,15 @@ impl VllmBackend {
             }
             (None, None) => {
                 let command = process::command(model, options, engine)?;
-                let process = Arc::new(VllmProcess::new(command));
+                let process = Arc::new(VllmProcess::new(command, options.vllm_restart));
+                takes_back = options.vllm_restart == RestartOption::OnFailure;
                 let meeting = Meeting::Handshake { address: own(), advertise_host: None };
                 (meeting, launch(Arc::clone(&process), end_signals(runtime)?), Some(process))
             }
             (None, Some(address)) => {
                 refuse_options_of_others(options, engine)?;
                 let advertise_host = options.engine_advertise_host.clone();
+                takes_back = true;
                 let meeting = Meeting::Handshake { address: address.clone(), advertise_host };
                 (meeting, await_others(end_signals(runtime)?), None)
             }
@@ -80,7 +84,7 @@ impl VllmBackend {
             engine_count,
             ready_timeout: options.engine_ready_timeout,
             allow_untested: options.allow_untested_vllm,
-            takes_back: false,
+            takes_back,
         };
         let policy = match engine.scheduling_policy {
             PolicyOption::Fcfs => SchedulingPolicy::Fcfs,
@@ -146,7 +150,7 @@ fn launch(process: Arc<VllmProcess>, mut signals: EndSignals) -> Launch {
         process.start(OWN_HOST, port)?;
         let watch: Watch = Box::new(move |phase| match phase {
             Phase::Starting => signal_came(&mut signals).or_else(|| process.has_ended()),
-            Phase::Serving => None,
+            Phase::Serving => process.look_after(OWN_HOST, port),
         });
         Ok(watch)
     })
@@ -171,6 +175,7 @@ pub(crate) fn refuse_vllm_options(options: &VllmOptions) -> Result<()> {
         ("--engine-address", options.engine_address.is_some()),
         ("--engine-count", options.engine_count.get() > 1),
         ("--allow-untested-vllm", options.allow_untested_vllm),
+        ("--vllm-restart", options.vllm_restart != RestartOption::Never),
         ("options behind --", !options.vllm_options.is_empty()),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
@@ -216,6 +221,9 @@ fn refuse_options_of_others(options: &VllmOptions, engine: &EngineOptions) -> Re
         bail!(
             "{option} is set where the engines are started; with --engine-address they are not started here"
         );
+    }
+    if options.vllm_restart != RestartOption::Never {
+        bail!("--vllm-restart is for engines that are started here; with --engine-address they are not");
     }
     let is_file = matches!(options.engine_address, Some(EngineAddress::Ipc { .. }));
     if is_file && options.engine_advertise_host.is_some() {

@@ -12,6 +12,7 @@ mod peer;
 mod ranks;
 mod recorded;
 mod requests;
+mod returns;
 mod rig;
 mod serving;
 mod startup;

@@ -16,6 +16,15 @@ pub(crate) enum EngineKind {
     Vllm,
 }
 
+/// What becomes of a vLLM that was started here and has ended, once it was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestartOption {
+    /// Nothing: the server answers 503.
+    Never,
+    /// It is started again.
+    OnFailure,
+}
+
 /// Engine cores of vLLM.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "vLLM")]
@@ -45,6 +54,11 @@ pub(crate) struct VllmOptions {
     /// The program that is started as `vllm`.
     #[arg(long, default_value = "vllm", value_name = "PROGRAM")]
     pub(crate) vllm_command: PathBuf,
+
+    /// Whether a vLLM that was started here and has ended is started again: never, or on-failure, after a pause that grows
+    /// from one second to a minute.
+    #[arg(long, value_enum, default_value_t = RestartOption::Never, value_name = "POLICY")]
+    pub(crate) vllm_restart: RestartOption,
 
     /// Takes versions of vLLM other than 0.23 to 0.33, whose messages are not known here.
     #[arg(long)]

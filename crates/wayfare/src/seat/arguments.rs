@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 /// How long vLLM waits for its front to end, in seconds, when requests need not be waited for. Source: 0.32.0,
 /// `vllm/v1/utils.py`, `_shutdown_subprocesses`.
 const LEAST_END_TIME: f64 = 5.0;
-/// What is left of it for the answers and journeys that are on their way.
-const TO_FLUSH: f64 = 2.5;
+/// What is left of it for the answers and journeys that are on their way: a second each, and a little for what lies between.
+const TO_FLUSH: f64 = 3.5;
 
 /// What becomes of vLLM's options.
 #[derive(Debug, Default)]
@@ -326,7 +326,7 @@ mod tests {
     fn the_end_comes_before_vllm_kills() {
         let times = |seconds: u32| end_times(json!({ "shutdown_timeout": seconds }).as_object().unwrap());
         assert_eq!(times(0), (0.0, 5.0));
-        assert_eq!(times(4), (2.5, 5.0));
-        assert_eq!(times(60), (57.5, 60.0));
+        assert_eq!(times(4), (1.5, 5.0));
+        assert_eq!(times(60), (56.5, 60.0));
     }
 }

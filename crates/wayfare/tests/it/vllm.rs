@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 use tempfile::TempDir;
-use wayfare_testkit::{OtlpSink, default_model_path};
+use wayfare_testkit::{OtlpSink, default_model_path, wait_until};
 
 use crate::arrived::journeys;
 use crate::client;
@@ -65,18 +65,20 @@ impl Vllm {
 
     /// The server over it.
     fn serve(&self, variables: &[(&str, &str)]) -> ServerProcess {
+        self.serve_with(&[], variables)
+    }
+
+    fn serve_with(&self, options: &[&str], variables: &[(&str, &str)]) -> ServerProcess {
         let (model, program) = (default_model_path(), self.program());
-        let mut command = command(&[
+        let own = [
             model.to_str().unwrap(),
             "--engine=vllm",
             "--vllm-command",
             program.to_str().unwrap(),
             "--enable-journey-tracing",
             "--max-model-len=2048",
-            "--",
-            "--tensor-parallel-size",
-            "2",
-        ]);
+        ];
+        let mut command = command(&[&own, options, &["--", "--tensor-parallel-size", "2"]].concat());
         ServerProcess::spawn(command.envs(variables.iter().copied()))
     }
 }
@@ -160,6 +162,53 @@ async fn a_stream_whose_vllm_is_killed_ends_with_an_error_and_the_server_is_unhe
     assert!(server.stop().status.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vllm_that_is_killed_is_started_again_where_that_is_wanted() {
+    let (vllm, sink) = (Vllm::new(), OtlpSink::start());
+    let endpoint = sink.grpc_endpoint();
+    let server =
+        vllm.serve_with(&["--vllm-restart=on-failure"], &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    let mut client = Client::connect(server.socket_address()).await.unwrap();
+    let body = json!({"prompt": "Hi", "max_tokens": 2000, "stream": true, "ignore_eos": true}).to_string();
+    client.send(COMPLETIONS, &body).await.unwrap();
+    client.read_until("\"text\":").await;
+    let first = vllm.pid();
+    kill_process(first, Signal::KILL).unwrap();
+    let rest = client.answer().await.unwrap().text;
+    assert!(rest.contains("\"error\""), "{rest}");
+    let server = tokio::task::spawn_blocking(move || {
+        let health = || client::get(&server.address, "/health").status;
+        // It is a second before anything is started.
+        assert_eq!(health(), 503);
+        let question = client::completion("One two three", 3, false);
+        assert_eq!(client::post(&server.address, COMPLETIONS, &[], &question).status, 503);
+        wait_until(PATIENCE, || health() == 200);
+        let answer = client::post(&server.address, COMPLETIONS, &[], &question);
+        assert_eq!(answer.json()["choices"][0]["text"], " three twoOne");
+        server
+    })
+    .await
+    .unwrap();
+    let second = vllm.pid();
+    assert_ne!(first, second);
+    let journeys = journeys(sink.wait_for_spans("llm_core", 2, PATIENCE)).unwrap();
+    let endings: Vec<_> = journeys.iter().filter_map(|journey| journey.finish_status()).collect();
+    assert_eq!(endings, ["error", "length"]);
+    let ended = server.stop();
+    assert!(ended.status.success() && ended.log.contains("it is started again in 1s"), "{}", ended.log);
+    assert!(test_kill_process(second).is_err(), "it has ended with the server");
+}
+
+#[test]
+fn vllm_does_not_outlive_a_server_that_is_killed() {
+    let vllm = Vllm::new();
+    let server = vllm.serve(&[]);
+    let pid = vllm.pid();
+    test_kill_process(pid).unwrap();
+    server.signal(Signal::KILL);
+    wait_until(PATIENCE, || test_kill_process(pid).is_err());
+}
+
 #[test]
 fn ranks_of_a_mixture_of_experts_are_refused_before_anything_waits_for_them() {
     let model = TempDir::new().unwrap();
@@ -208,6 +257,11 @@ fn what_cannot_be_started_says_what_to_do() {
             &[model, "--engine=vllm", "--engine-address=tcp://127.0.0.1:0", "--block-size=16"],
             "--block-size=16 is set where",
         ),
+        (
+            &[model, "--engine=vllm", "--engine-address=tcp://127.0.0.1:0", "--vllm-restart=on-failure"],
+            "--vllm-restart is for engines that are started here",
+        ),
+        (&[model, "--engine=vllm", "--vllm-command=/dev/null"], "before it was ready"),
         (&["sim", "--engine-address=127.0.0.1:1"], "tcp://HOST:PORT"),
         (
             &[model, "--engine=vllm", "--engine-address=ipc:///tmp/engines", "--engine-advertise-host=here"],
