@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod clients;
 mod demo;
+mod llama_server;
 mod model;
 mod process;
 mod server;
