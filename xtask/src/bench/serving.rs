@@ -165,7 +165,10 @@ impl Rig {
         let takes_part = |contender: &Contender| options.only.is_empty() || options.only.contains(contender);
         let participants = installed.into_iter().filter(takes_part).map(|contender| {
             let version = match &options.subject.server {
-                Some(program) if contender == Contender::Wayfare => program.display().to_string(),
+                Some(program) if contender == Contender::Wayfare => {
+                    let name = program.file_name().unwrap_or(program.as_os_str());
+                    format!("another build, {}", name.to_string_lossy())
+                }
                 _ => programs.version(contender, &machine.commit)?,
             };
             Ok(Participant {

@@ -32,8 +32,8 @@ pub(super) fn page(results: &Results) -> String {
         results.hardware.markdown(),
         results.rounds,
     );
-    page += "## Servers\n\nMemory is the most that was resident, files mapped included, over all loads and processes of a \
-             server.\n\n";
+    page += "## Servers\n\nMemory is the most that was resident over all loads, files mapped included, summed over the processes of a \
+             server, for each of which pages that they share count.\n\n";
     page += &head(&["server", "from start to first token s", "starts", "peak resident MiB"]);
     for participant in &results.participants {
         let Participant { contender, first_token_seconds, peak_resident_bytes, .. } = participant;
