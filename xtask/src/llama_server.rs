@@ -19,7 +19,7 @@ const VERSION: &str = "0.3.36";
 /// CMake and what it drives; few machines have both new enough.
 const BUILD_TOOLS: [&str; 2] = ["cmake==4.4.5", "ninja==1.13.2"];
 /// One program without libraries of its own, for this processor, without web page and TLS.
-const BUILD_OPTIONS: [&str; 9] = [
+const BUILD_OPTIONS: [&str; 11] = [
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
     "-DGGML_NATIVE=ON",
@@ -29,6 +29,9 @@ const BUILD_OPTIONS: [&str; 9] = [
     "-DLLAMA_BUILD_UI=OFF",
     "-DLLAMA_USE_PREBUILT_UI=OFF",
     "-DLLAMA_OPENSSL=OFF",
+    // Otherwise it asks git, which answers for whatever repository the cache may lie in.
+    "-DLLAMA_BUILD_NUMBER=0",
+    "-DLLAMA_BUILD_COMMIT=unknown",
 ];
 const PROGRAM: &str = "llama-server";
 
