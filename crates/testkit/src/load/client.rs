@@ -117,11 +117,6 @@ impl Connection {
         Ok(Self { sender })
     }
 
-    /// Whether no further request can be sent on it.
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
     /// Sends a request.
     pub(super) async fn send(
         &mut self,

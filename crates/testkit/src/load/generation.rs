@@ -80,18 +80,13 @@ struct Measured {
 pub async fn generate(plan: GenerationPlan) -> Result<GenerationReport, LoadError> {
     let own_clock = CpuClock::of(std::process::id());
     let cpu_before = own_clock.read()?;
-    let mut connections = Vec::new();
-    for _ in 0..plan.concurrency {
-        connections.push(Connection::open(&plan.address).await?);
-    }
     let plan = Rc::new(plan);
     let waiting: VecDeque<Bytes> = plan.bodies.iter().map(|body| Bytes::from(body.clone())).collect();
     let waiting = Rc::new(RefCell::new(waiting));
     let started = SystemClock.now();
     let asking = LocalSet::new();
-    let tasks: Vec<_> = connections
-        .into_iter()
-        .map(|connection| asking.spawn_local(ask_all(connection, Rc::clone(&waiting), Rc::clone(&plan))))
+    let tasks: Vec<_> = (0..plan.concurrency)
+        .map(|_| asking.spawn_local(ask_all(Rc::clone(&waiting), Rc::clone(&plan))))
         .collect();
     let measured = asking
         .run_until(async {
@@ -107,19 +102,16 @@ pub async fn generate(plan: GenerationPlan) -> Result<GenerationReport, LoadErro
     Ok(report(&measured, seconds, driver_cpu_seconds))
 }
 
-/// Takes requests as long as there are some.
+/// Takes requests as long as there are some. Each has a connection of its own: servers close theirs after so many
+/// requests or so much time, and some without saying so before.
 async fn ask_all(
-    mut connection: Connection,
     waiting: Rc<RefCell<VecDeque<Bytes>>>,
     plan: Rc<GenerationPlan>,
 ) -> Result<Vec<Measured>, LoadError> {
     let mut measured = Vec::new();
     loop {
         let Some(body) = waiting.borrow_mut().pop_front() else { return Ok(measured) };
-        // Some servers close a connection after so many requests.
-        if connection.is_closed() {
-            connection = Connection::open(&plan.address).await?;
-        }
+        let mut connection = Connection::open(&plan.address).await?;
         measured.push(ask(&mut connection, &plan, body).await?);
     }
 }
