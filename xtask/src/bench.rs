@@ -8,6 +8,7 @@ mod machine;
 mod overhead;
 mod results;
 mod scheduler;
+mod serving;
 mod statistics;
 mod subject;
 
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Overhead(overhead::Options),
     /// What journeys that are off cost the scheduler, in instructions. Needs valgrind.
     Scheduler(scheduler::Options),
+    /// The same load on this server and on others that are installed: vLLM on the CPU and llama.cpp.
+    Serving(serving::Options),
 }
 
 /// Runs one.
@@ -34,5 +37,6 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         Bench::Frontend(options) => frontend::run(options),
         Bench::Overhead(options) => overhead::run(options),
         Bench::Scheduler(options) => scheduler::run(options),
+        Bench::Serving(options) => serving::run(options),
     }
 }

@@ -9,6 +9,7 @@ mod clients;
 mod demo;
 mod deploy;
 mod installed;
+mod llama_server;
 mod model;
 mod process;
 mod server;

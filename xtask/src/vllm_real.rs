@@ -19,6 +19,10 @@ const TORCH: &str = "torch==2.13.0";
 /// What transformers reads the default model's file with.
 const GGUF_READERS: [&str; 2] = ["gguf==0.19.0", "accelerate==1.15.0"];
 
+/// Files that say what has been made.
+const INSTALLED: &str = "installed";
+const CONVERTED: &str = "converted";
+
 /// vLLM and a model that it can serve.
 #[derive(Clone, Debug)]
 pub(crate) struct RealVllm {
@@ -40,33 +44,63 @@ impl RealVllm {
     }
 }
 
+/// Both, if they are in the cache.
+///
+/// # Errors
+/// When the user has no home.
+pub(crate) fn installed() -> Result<Option<RealVllm>> {
+    let folder = folder()?;
+    let is_there = fs::read_to_string(folder.join(INSTALLED)).is_ok_and(|made| made == wanted_packages())
+        && folder.join(CONVERTED).exists();
+    Ok(is_there.then(|| in_folder(&folder)))
+}
+
+/// What is installed.
+pub(crate) fn versions() -> String {
+    format!("{PACKAGE} {VERSION} with {}", TORCH.replace("==", " "))
+}
+
 /// Makes sure that both are in the cache.
 ///
 /// # Errors
 /// When they are not there and cannot be made.
 pub(crate) fn ensure() -> Result<RealVllm> {
-    let folder = model::home()?.join(format!("vllm-{VERSION}"));
+    let folder = folder()?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let environment = folder.join("venv");
-    once(
-        &folder.join("installed"),
-        &[&[PACKAGE, VERSION, TORCH], &GGUF_READERS[..]].concat().join(" "),
-        || install(&environment),
-    )?;
+    once(&folder.join(INSTALLED), &wanted_packages(), || install(&environment))?;
     let python = environment.join("bin").join("python");
     let gguf = model::ensure()?;
     let script = root().join("xtask").join("vllm").join("make_model.py");
     let wanted = fs::read_to_string(&script)?;
-    let directory = folder.join("SmolLM2-135M-Instruct");
-    once(&folder.join("converted"), &wanted, || {
+    let vllm = in_folder(&folder);
+    once(&folder.join(CONVERTED), &wanted, || {
         eprintln!("Bringing the default model into the form that vLLM reads …");
-        run(Command::new(&python).arg(&script).args([&gguf, &directory]))
+        run(Command::new(&python).arg(&script).args([&gguf, &vllm.model]))
     })?;
-    Ok(RealVllm { program: environment.join("bin").join("vllm"), model: directory })
+    Ok(vllm)
 }
 
-/// Makes something, unless that has succeeded before for the same `wanted`.
-fn once(stamp: &Path, wanted: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+fn folder() -> Result<PathBuf> {
+    Ok(model::home()?.join(format!("vllm-{VERSION}")))
+}
+
+fn in_folder(folder: &Path) -> RealVllm {
+    RealVllm {
+        program: folder.join("venv").join("bin").join("vllm"),
+        model: folder.join("SmolLM2-135M-Instruct"),
+    }
+}
+
+fn wanted_packages() -> String {
+    [&[PACKAGE, VERSION, TORCH], &GGUF_READERS[..]].concat().join(" ")
+}
+
+/// Makes something, unless that has succeeded before for the same `wanted`, which the file `stamp` then holds.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn once(stamp: &Path, wanted: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
     if fs::read_to_string(stamp).is_ok_and(|made| made == wanted) {
         return Ok(());
     }

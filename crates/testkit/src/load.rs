@@ -6,6 +6,7 @@
 mod answer;
 mod client;
 mod cpu_time;
+mod generation;
 mod sink;
 mod summary;
 
@@ -21,8 +22,9 @@ use self::cpu_time::CpuClock;
 
 pub use self::client::LoadError;
 pub use self::cpu_time::CpuTimeError;
+pub use self::generation::{GenerationPlan, GenerationReport, generate};
 pub use self::sink::{CountingSink, SinkTotals};
-pub use self::summary::Quantiles;
+pub use self::summary::{Distribution, Quantiles};
 
 /// What the driver is told, one per line.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -30,6 +32,8 @@ pub use self::summary::Quantiles;
 pub enum Command {
     /// Sends requests; the answer is a [`LoadReport`].
     Run(LoadPlan),
+    /// Asks for completions; the answer is a [`GenerationReport`].
+    Generate(GenerationPlan),
     /// Asks what has reached the driver's OTLP sink so far; the answer is a [`SinkTotals`].
     Sink,
 }

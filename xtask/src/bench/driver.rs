@@ -111,7 +111,11 @@ impl Driver {
         Ok(serde_json::from_str(&self.ask(&json!("sink"))?)?)
     }
 
-    fn ask(&mut self, command: &Value) -> Result<String> {
+    /// Sends a command, and returns the line that answers it.
+    ///
+    /// # Errors
+    /// When the driver fails.
+    pub(crate) fn ask(&mut self, command: &Value) -> Result<String> {
         writeln!(self.input, "{command}").context("the driver has ended")?;
         self.line()
     }

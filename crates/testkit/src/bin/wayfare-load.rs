@@ -44,6 +44,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
         while let Some(line) = rx.recv().await {
             match serde_json::from_str(&line)? {
                 Command::Run(plan) => say(&load::run(&plan).await?)?,
+                Command::Generate(plan) => say(&load::generate(plan).await?)?,
                 Command::Sink => say(&sink.totals())?,
             }
         }

@@ -1,8 +1,9 @@
 //! One connection, one request at a time.
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -43,6 +44,14 @@ pub enum LoadError {
     NotWhole {
         /// Its end.
         tail: String,
+    },
+    /// An answer has other numbers of tokens than planned.
+    #[error("tokens of prompt and answer: planned {wanted:?}, counted by the server {counted:?}")]
+    Tokens {
+        /// Planned.
+        wanted: (u64, u64),
+        /// In the answer's usage.
+        counted: (u64, u64),
     },
     /// The CPU time cannot be read.
     #[error(transparent)]
@@ -106,6 +115,15 @@ impl Connection {
         // A connection that fails fails its request, too, which says so.
         tokio::spawn(connection);
         Ok(Self { sender })
+    }
+
+    /// Sends a request.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, LoadError> {
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
     }
 
     /// Sends a request and reads its whole answer.

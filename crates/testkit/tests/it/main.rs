@@ -2,4 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like tests")]
 
 mod engine;
+mod generation;
 mod load;
