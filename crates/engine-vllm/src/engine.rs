@@ -1,10 +1,11 @@
 //! The handle by which the API layer talks to the thread that talks to the engine cores.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use wayfare_engine::{
@@ -46,8 +47,11 @@ pub(crate) type Done = Box<dyn FnOnce(EngineReply) + Send>;
 /// What both sides of the inbox share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) fault: OnceLock<Arc<EngineFault>>,
+    /// Why there is no engine core, while that is so.
+    pub(crate) fault: ArcSwapOption<EngineFault>,
     pub(crate) loads: Vec<RankLoad>,
+    /// How vLLM calls the first of them.
+    first_rank: u16,
     pub(crate) is_paused: AtomicBool,
     is_stopping: AtomicBool,
 }
@@ -102,7 +106,7 @@ impl AttachedEngines {
                 }
             };
             runtime.block_on(async {
-                let connected = match connect(&options, launch).await {
+                let connected = match connect(options, launch).await {
                     Ok(connected) => connected,
                     Err(error) => {
                         let _ = result_tx.send(Err(error));
@@ -110,8 +114,9 @@ impl AttachedEngines {
                     }
                 };
                 let shared = Arc::new(Shared {
-                    fault: OnceLock::new(),
+                    fault: ArcSwapOption::empty(),
                     loads: connected.ranks.iter().map(|_| RankLoad::default()).collect(),
+                    first_rank: connected.names.first,
                     is_paused: AtomicBool::new(false),
                     is_stopping: AtomicBool::new(false),
                 });
@@ -205,6 +210,33 @@ fn limits_of(ranks: &[ReadyRank], facts: ModelFacts) -> EngineLimits {
     }
 }
 
+/// What an engine core must be able to take that comes after the limits have been told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Promised {
+    max_model_len: u32,
+    block_size: u32,
+}
+
+impl Promised {
+    pub(crate) fn of(ranks: &[ReadyRank]) -> Self {
+        let least = |value: fn(&ReadyRank) -> Option<u32>| ranks.iter().filter_map(value).min().unwrap_or(0);
+        Self {
+            max_model_len: least(|rank| rank.ready.max_model_len),
+            block_size: least(|rank| rank.ready.block_size),
+        }
+    }
+
+    /// Why an engine core cannot be served from, if it cannot.
+    pub(crate) fn broken_by(self, rank: &ReadyRank) -> Option<String> {
+        let (length, block_size) = (rank.ready.max_model_len?, rank.ready.block_size?);
+        if length < self.max_model_len {
+            return Some(format!("its max_model_len is {length} and has been {}", self.max_model_len));
+        }
+        (block_size != self.block_size)
+            .then(|| format!("its block_size is {block_size} and has been {}", self.block_size))
+    }
+}
+
 /// One or several vLLM engine cores as one engine. Dropping it aborts what is in flight; engine cores that others started
 /// go on.
 pub struct VllmEngine {
@@ -244,11 +276,12 @@ impl VllmEngine {
         self.limits.check(request)?;
         let loads = &self.shared.loads;
         let rank = choose(loads, request).ok_or_else(|| self.gone())?;
+        let number = u32::from(self.shared.first_rank) + u32::from(rank);
         let add = AddRequest {
             id: WireId { slot: 0, generation: 0 },
             request,
             arrival_seconds: self.wall.unix_ns(request.arrived) as f64 / 1e9,
-            data_parallel_rank: (loads.len() > 1).then_some(rank.into()),
+            data_parallel_rank: (loads.len() > 1).then_some(number),
             sends_own_seeds: self.sends_own_seeds,
         };
         let frame = encode_add(&add).map_err(|unfit| SubmitError::NotTaken(unfit.to_string()))?;
@@ -297,12 +330,15 @@ impl Engine for VllmEngine {
         sum
     }
 
-    fn stats_by_engine(&self) -> Vec<EngineStats> {
-        self.shared.loads.iter().map(|load| load.stats.load()).collect()
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)> {
+        (self.shared.first_rank.into()..)
+            .zip(&self.shared.loads)
+            .map(|(rank, load)| (rank, load.stats.load()))
+            .collect()
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {
-        self.shared.fault.get().cloned()
+        self.shared.fault.load_full()
     }
 }
 

@@ -9,47 +9,37 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use wayfare_engine::{
     EngineCommand, EngineFault, EngineReply, EngineStats, FinishReason, OutputSink, PauseMode, RequestId,
     SequenceOutput, StepOutputs,
 };
 use wayfare_journey::{Clock, EngineBoard, MonoNs};
-use zeromq::{PullSocket, RouterRecvHalf, RouterSendHalf, SocketEvent, SocketRecv as _, SocketSend as _};
+use zeromq::{RouterSendHalf, SocketSend as _};
 
-use crate::engine::{Done, Message, Outlets, Shared, Submission};
+use crate::engine::{Done, Message, Outlets, Promised, Shared, Submission};
+use crate::incoming::{Incoming, read_all};
 use crate::rank::Rank;
 use crate::sequence::{MappedEvent, Sequence};
-use crate::sockets::{message, rank_of};
-use crate::startup::Connected;
+use crate::sockets::{Ranks, message};
+use crate::startup::{Connected, ReadyRank};
 use crate::table::Table;
 use crate::wire::{
     ENGINE_CORE_DEAD, EngineMessage, MESSAGE_ABORT, MESSAGE_ADD, MESSAGE_UTILITY, RequestOutput,
     UtilityArgument, UtilityResult, WireId, encode_abort, encode_utility,
 };
 
-/// Messages of engine cores that wait to be read; beyond, they wait in the sockets.
-const FRAMES_AHEAD: usize = 256;
-/// Last words of an engine core may be under way on its other connection when one is closed.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-/// A socket that fails is not asked again at once.
-const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// What has been sent last gets so long to leave.
 const FLUSH_TIME: Duration = Duration::from_millis(100);
 /// A connection that takes nothing for so long belongs to an engine core that is stuck.
 const SEND_TIME: Duration = Duration::from_secs(5);
+/// How an engine core is paused that has come while all were.
+const PAUSE_AND_KEEP: [UtilityArgument; 2] = [UtilityArgument::Text("keep"), UtilityArgument::Flag(false)];
 /// The place of a request's name in its message: behind the array's header and that of the text.
 const NAME_PLACE: std::ops::Range<usize> = 2..2 + WireId::TEXT_BYTES;
-
-/// What comes from engine cores.
-enum Incoming {
-    Frames { rank: u16, frames: SmallVec<[Bytes; 2]>, at: MonoNs },
-    Disconnected { rank: u16 },
-}
 
 /// A command that engine cores are carrying out.
 struct PendingCommand {
@@ -65,7 +55,11 @@ pub(crate) struct EngineThread {
     sender: RouterSendHalf,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    names: Ranks,
     ranks: Vec<Rank>,
+    promised: Promised,
+    /// Waits for others when all are lost. Otherwise that is the end.
+    takes_back: bool,
     table: Table,
     pending: Vec<PendingCommand>,
     calls: u64,
@@ -83,21 +77,21 @@ impl EngineThread {
         shared: Arc<Shared>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let Connected { ranks, input, input_events, outputs } = connected;
-        let (tx, incoming) = mpsc::channel(FRAMES_AHEAD);
-        let (sender, receiver) = input.split();
-        // On the thread's own runtime, and gone with it.
-        for (rank, output) in (0_u16..).zip(outputs) {
-            tokio::spawn(hear(rank, output.socket, tx.clone(), Arc::clone(&clock)));
-        }
-        tokio::spawn(watch_connections(receiver, input_events, tx));
+        let Connected { names, ranks, input, outputs, reception, watch, takes_back } = connected;
         Self {
             inbox,
-            incoming,
-            sender,
+            // On the thread's own runtime, and gone with it.
+            incoming: read_all(names, outputs, reception, watch, takes_back, &clock),
+            sender: input,
             shared,
             clock,
-            ranks: (0_u16..).zip(&ranks).map(|(index, ready)| Rank::new(index, ready)).collect(),
+            names,
+            promised: Promised::of(&ranks),
+            ranks: (0_u16..)
+                .zip(&ranks)
+                .map(|(rank, ready)| Rank::new(names.identity(rank), ready))
+                .collect(),
+            takes_back,
             table: Table::default(),
             pending: Vec::new(),
             calls: 0,
@@ -120,9 +114,11 @@ impl EngineThread {
             return;
         }
         let problem = "what it said was too much for the server, which is a bug";
+        self.takes_back = false;
         if catch_unwind(AssertUnwindSafe(|| self.all_died(problem, &mut *sink))).is_err() {
             let fault = Arc::new(EngineFault { message: problem.to_owned() });
-            sink.engine_died(Arc::clone(self.shared.fault.get_or_init(|| fault)));
+            self.shared.fault.store(Some(Arc::clone(&fault)));
+            sink.engine_died(fault);
         }
         self.refuse_inbox(&mut *sink).await;
     }
@@ -142,17 +138,24 @@ impl EngineThread {
                 biased;
                 incoming = self.incoming.recv() => match incoming {
                     Some(Incoming::Frames { rank, frames, at }) => self.hear(rank, &frames, at, sink),
-                    Some(Incoming::Disconnected { rank }) => {
-                        self.rank_died(rank, "its connection was closed", sink);
+                    Some(Incoming::Disconnected { rank, connection }) => {
+                        if self.ranks[usize::from(rank)].connection == connection {
+                            self.rank_died(rank, "its connection was closed", sink);
+                        }
                     }
-                    None => self.all_died("the sockets have failed", sink),
+                    Some(Incoming::Returned { rank, ready }) => self.returned(rank, &ready, sink).await,
+                    Some(Incoming::AllLost { problem }) => self.all_died(&problem, sink),
+                    None => {
+                        self.takes_back = false;
+                        self.all_died("the sockets have failed", sink);
+                    }
                 },
                 told = self.inbox.recv() => match told {
                     None | Some(Message::Stop) => break,
                     Some(told) => self.told(told, sink).await,
                 },
             }
-            if self.shared.fault.get().is_some() {
+            if !self.takes_back && self.shared.fault.load().is_some() {
                 return self.refuse_inbox(sink).await;
             }
         }
@@ -361,11 +364,13 @@ impl EngineThread {
         load.waiting.store(0, Ordering::Relaxed);
         let names = self.table.select(|sequence| sequence.rank == rank);
         let alive = self.ranks.iter().filter(|rank| !rank.is_dead).count();
-        error!(requests = names.len(), "vLLM engine {rank} is lost: {problem}; {alive} engines are left");
-        if alive == 0 {
-            let fault = EngineFault { message: format!("vLLM engine {rank} is lost: {problem}") };
+        let number = self.names.number(rank);
+        error!(requests = names.len(), "vLLM engine {number} is lost: {problem}; {alive} engines are left");
+        let fault = (alive == 0)
+            .then(|| Arc::new(EngineFault { message: format!("vLLM engine {number} is lost: {problem}") }));
+        if let Some(fault) = &fault {
             // From here on submissions are refused.
-            let _ = self.shared.fault.set(Arc::new(fault));
+            self.shared.fault.store(Some(Arc::clone(fault)));
         }
         let now = self.clock.now();
         for name in names {
@@ -376,9 +381,31 @@ impl EngineThread {
         self.deliver(rank, None, sink);
         self.pending.iter_mut().for_each(|pending| pending.calls.retain(|(of, _)| *of != rank));
         self.finish_commands();
-        if let Some(fault) = self.shared.fault.get() {
-            sink.engine_died(Arc::clone(fault));
+        if let Some(fault) = fault.filter(|_| !self.takes_back) {
+            sink.engine_died(fault);
         }
+    }
+
+    /// An engine core has been started in the place of one that is lost, or of one whose loss has not been noticed.
+    async fn returned(&mut self, rank: u16, ready: &ReadyRank, sink: &mut dyn OutputSink) {
+        let number = self.names.number(rank);
+        self.rank_died(rank, "another one has taken its place", sink);
+        if let Some(problem) = self.promised.broken_by(ready) {
+            error!(
+                "vLLM engine {number} was started again with other options and gets no requests: {problem}"
+            );
+            return;
+        }
+        let index = usize::from(rank);
+        self.ranks[index].replace(ready);
+        if self.shared.is_paused.load(Ordering::Relaxed) {
+            self.call(rank, "pause_scheduler", &PAUSE_AND_KEEP).await;
+        }
+        self.shared.loads[index].is_dead.store(false, Ordering::Release);
+        self.shared.fault.store(None);
+        let alive = self.ranks.iter().filter(|rank| !rank.is_dead).count();
+        info!("vLLM engine {number} is back; {alive} of {} serve", self.ranks.len());
+        self.publish();
     }
 
     fn all_died(&mut self, problem: &str, sink: &mut dyn OutputSink) {
@@ -414,21 +441,27 @@ impl EngineThread {
         };
         self.publish();
         let mut calls = Vec::new();
-        for rank in 0..self.ranks.len() {
-            if self.ranks[rank].is_dead {
+        for rank in 0..self.names.count {
+            if self.ranks[usize::from(rank)].is_dead {
                 continue;
             }
-            self.calls += 1;
-            let frame = encode_utility(self.calls, method, &arguments);
-            let identity = self.ranks[rank].identity.clone();
-            let call = message([identity, Bytes::from_static(MESSAGE_UTILITY), frame.into()]);
-            // One that cannot be reached is noticed by its connection.
-            if let Ok(Ok(())) = tokio::time::timeout(SEND_TIME, self.sender.send(call)).await {
-                calls.push((rank as u16, self.calls));
-            }
+            calls.extend(self.call(rank, method, &arguments).await.map(|call| (rank, call)));
         }
-        self.pending.push(PendingCommand { calls, reply, failed: false, done });
+        // Nobody is there to carry it out.
+        let failed = calls.is_empty();
+        self.pending.push(PendingCommand { calls, reply, failed, done });
         self.finish_commands();
+    }
+
+    /// Calls a method of an engine core; returns the number of the call. One that cannot be reached is noticed by its
+    /// connection.
+    async fn call(&mut self, rank: u16, method: &str, arguments: &[UtilityArgument]) -> Option<u64> {
+        self.calls += 1;
+        let frame = encode_utility(self.calls, method, arguments);
+        let identity = self.ranks[usize::from(rank)].identity.clone();
+        let call = message([identity, Bytes::from_static(MESSAGE_UTILITY), frame.into()]);
+        let sent = tokio::time::timeout(SEND_TIME, self.sender.send(call)).await;
+        matches!(sent, Ok(Ok(()))).then_some(self.calls)
     }
 
     fn answered(&mut self, rank: u16, answer: &UtilityResult) {
@@ -479,56 +512,5 @@ impl EngineThread {
             self.send(rank, MESSAGE_ABORT, encode_abort(&names), sink).await;
         }
         tokio::time::sleep(FLUSH_TIME).await;
-    }
-}
-
-/// Reads the outputs of an engine core, for ever.
-async fn hear(rank: u16, mut socket: PullSocket, tx: mpsc::Sender<Incoming>, clock: Arc<dyn Clock>) {
-    loop {
-        match socket.recv().await {
-            Ok(message) => {
-                let at = clock.now();
-                let frames = message.into_vecdeque().into_iter().collect();
-                if tx.send(Incoming::Frames { rank, frames, at }).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                debug!(%error, rank, "a connection for outputs has ended");
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-/// Notices when the connection of an engine core for requests ends. One that comes back has lost its requests, or the
-/// front would not know which, so it stays lost.
-async fn watch_connections(
-    mut receiver: RouterRecvHalf,
-    mut events: BoxStream<'static, SocketEvent>,
-    tx: mpsc::Sender<Incoming>,
-) {
-    loop {
-        tokio::select! {
-            event = events.next() => match event {
-                Some(SocketEvent::Disconnected(peer)) => {
-                    let Some(rank) = rank_of(&peer) else { continue };
-                    let tx = tx.clone();
-                    tokio::spawn(async move {
-                        tokio::time::sleep(LAST_WORDS).await;
-                        let _ = tx.send(Incoming::Disconnected { rank }).await;
-                    });
-                }
-                Some(_) => {}
-                None => return,
-            },
-            unexpected = receiver.recv() => match unexpected {
-                Ok(_) => warn!("an engine says that it is ready, and none was waited for; it gets no requests"),
-                Err(error) => {
-                    debug!(%error, "the socket for requests has a problem");
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
-            },
-        }
     }
 }

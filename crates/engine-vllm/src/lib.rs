@@ -8,7 +8,9 @@ mod balance;
 mod clock_map;
 mod engine;
 mod engine_thread;
+mod incoming;
 mod rank;
+mod reception;
 mod sequence;
 mod sockets;
 mod startup;
@@ -17,5 +19,5 @@ mod table;
 pub mod wire;
 
 pub use engine::{AttachedEngines, ModelFacts, VllmEngine};
-pub use sockets::{BindError, EngineAddress};
-pub use startup::{AttachError, AttachOptions, Launch, Watch};
+pub use sockets::{BindError, EngineAddress, EngineListener, GivenListeners};
+pub use startup::{AttachError, AttachOptions, Launch, Meeting, Phase, Watch};

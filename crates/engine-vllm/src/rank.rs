@@ -4,7 +4,6 @@ use bytes::Bytes;
 use wayfare_engine::EngineStats;
 
 use crate::clock_map::ClockMap;
-use crate::sockets::identity;
 use crate::startup::ReadyRank;
 use crate::steps::StepHistory;
 use crate::wire::{Layout, SchedulerStats};
@@ -23,12 +22,14 @@ pub(crate) struct Rank {
     /// What has been counted; its state is not in it.
     pub(crate) totals: EngineStats,
     pub(crate) is_dead: bool,
+    /// Which of its connections it is on: the end of an earlier one is not its end.
+    pub(crate) connection: u64,
 }
 
 impl Rank {
-    pub(crate) fn new(index: u16, ready: &ReadyRank) -> Self {
+    pub(crate) fn new(identity: Bytes, ready: &ReadyRank) -> Self {
         Self {
-            identity: identity(index),
+            identity,
             layout: ready.layout,
             clock: ClockMap::new(ready.same_host),
             history: StepHistory::default(),
@@ -37,6 +38,7 @@ impl Rank {
             said: None,
             totals: EngineStats::default(),
             is_dead: false,
+            connection: ready.connection,
         }
     }
 
@@ -57,5 +59,11 @@ impl Rank {
             paused: is_paused.into(),
             ..totals
         }
+    }
+
+    /// Another engine core has taken the place. What is counted goes on from what the one before had.
+    pub(crate) fn replace(&mut self, ready: &ReadyRank) {
+        let history = std::mem::take(&mut self.history);
+        *self = Self { history, totals: self.totals, ..Self::new(self.identity.clone(), ready) };
     }
 }

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
-use zeromq::{PullSocket, RouterSocket, Socket as _, ZmqMessage};
+use zeromq::{Listener, PullSocket, RouterSocket, Socket as _, ZmqMessage};
 
 /// After a minute of silence of a connection the other host is asked whether it is still there, and after half a minute
 /// without an answer it is not.
@@ -41,6 +42,33 @@ impl EngineAddress {
     fn is_unspecified(&self) -> bool {
         self.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified())
     }
+}
+
+/// A socket that somebody else has bound for engine cores to connect to.
+#[derive(Debug)]
+pub enum EngineListener {
+    /// On any host.
+    Tcp(TcpListener),
+    /// On this host.
+    Unix(UnixListener),
+}
+
+impl From<EngineListener> for Listener {
+    fn from(listener: EngineListener) -> Self {
+        match listener {
+            EngineListener::Tcp(listener) => listener.into(),
+            EngineListener::Unix(listener) => listener.into(),
+        }
+    }
+}
+
+/// The listeners of a front whose engine cores have been told by somebody else where to connect to.
+#[derive(Debug)]
+pub struct GivenListeners {
+    /// Where they take requests from.
+    pub requests: EngineListener,
+    /// Where they bring outputs to, all of them.
+    pub outputs: EngineListener,
 }
 
 /// Why a socket could not be bound.
@@ -92,22 +120,60 @@ pub enum BindError {
     Library(#[from] zeromq::ZmqError),
 }
 
-/// All sockets of the front.
-pub(crate) struct Sockets {
-    pub(crate) handshake: RouterSocket,
-    /// The port of the handshake.
-    pub(crate) handshake_port: u16,
-    pub(crate) input: RouterSocket,
-    /// Where engine cores take requests from.
-    pub(crate) input_address: String,
-    /// For each rank, so that it is known whose words are heard: messages do not say it when they are malformed, nor
-    /// when they announce a death.
-    pub(crate) outputs: Vec<RankOutput>,
+/// The ranks that engine cores have: so many, from one on. Wherever a rank is a place in a list, it is counted from 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ranks {
+    pub(crate) first: u16,
+    pub(crate) count: u16,
 }
 
-pub(crate) struct RankOutput {
-    pub(crate) socket: PullSocket,
-    pub(crate) address: String,
+impl Ranks {
+    /// The name on the wire of the one at this place.
+    pub(crate) fn identity(self, place: u16) -> Bytes {
+        Bytes::copy_from_slice(&self.number(place).to_le_bytes())
+    }
+
+    /// What vLLM calls the one at this place.
+    pub(crate) fn number(self, place: u16) -> u16 {
+        self.first.saturating_add(place)
+    }
+
+    /// The place of the one that has this name.
+    pub(crate) fn place_of(self, identity: &[u8]) -> Option<u16> {
+        self.place(u16::from_le_bytes(identity.try_into().ok()?).into())
+    }
+
+    /// The place of the one that vLLM calls so.
+    pub(crate) fn place(self, number: u32) -> Option<u16> {
+        let place = u16::try_from(number.checked_sub(self.first.into())?).ok()?;
+        (place < self.count).then_some(place)
+    }
+}
+
+/// All sockets of the front.
+pub(crate) struct Sockets {
+    /// Absent where somebody else answers to engine cores that say hello.
+    pub(crate) door: Option<Door>,
+    pub(crate) input: RouterSocket,
+    pub(crate) outputs: Outputs,
+}
+
+/// Where engine cores say hello, and what they are told then.
+pub(crate) struct Door {
+    pub(crate) handshake: RouterSocket,
+    pub(crate) port: u16,
+    /// Where they take requests from.
+    pub(crate) input_address: String,
+    /// Where each rank brings its outputs to.
+    pub(crate) output_addresses: Vec<String>,
+}
+
+/// Where outputs come in.
+pub(crate) enum Outputs {
+    /// A socket for each rank, so that it is known whose words are heard: messages do not say it when they are malformed,
+    /// nor when they announce a death.
+    OfEach(Vec<PullSocket>),
+    OfAll(PullSocket),
 }
 
 impl Sockets {
@@ -139,14 +205,25 @@ impl Sockets {
         let mut input = RouterSocket::new();
         input.bind_listener(listener).await?;
         let input_address = advertised(port);
-        let mut outputs = Vec::with_capacity(ranks.into());
+        let (mut outputs, mut output_addresses) = (Vec::new(), Vec::new());
         for rank in 0..ranks {
             let (listener, port) = listen(address, 2 + u32::from(rank), "outputs")?;
             let mut socket = PullSocket::new();
             socket.bind_listener(listener).await?;
-            outputs.push(RankOutput { socket, address: advertised(port) });
+            outputs.push(socket);
+            output_addresses.push(advertised(port));
         }
-        Ok(Self { handshake, handshake_port, input, input_address, outputs })
+        let door = Some(Door { handshake, port: handshake_port, input_address, output_addresses });
+        Ok(Self { door, input, outputs: Outputs::OfEach(outputs) })
+    }
+
+    /// Takes over listeners that are bound.
+    pub(crate) async fn adopt(listeners: GivenListeners) -> Result<Self, BindError> {
+        let mut input = RouterSocket::new();
+        input.bind_listener(listeners.requests).await?;
+        let mut outputs = PullSocket::new();
+        outputs.bind_listener(listeners.outputs).await?;
+        Ok(Self { door: None, input, outputs: Outputs::OfAll(outputs) })
     }
 }
 
@@ -187,16 +264,6 @@ pub(crate) fn message<const N: usize>(frames: [Bytes; N]) -> ZmqMessage {
     ZmqMessage::try_from(Vec::from(frames)).expect("it has frames")
 }
 
-/// The name of a rank on the wire.
-pub(crate) fn identity(rank: u16) -> Bytes {
-    Bytes::copy_from_slice(&rank.to_le_bytes())
-}
-
-/// The rank that has this name.
-pub(crate) fn rank_of(identity: &[u8]) -> Option<u16> {
-    Some(u16::from_le_bytes(identity.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,8 +291,11 @@ mod tests {
 
     #[test]
     fn ranks_are_named_by_two_bytes_with_the_low_one_first() {
-        assert_eq!(&*identity(0x0102), [2, 1]);
-        assert_eq!(rank_of(&[2, 1]), Some(0x0102));
-        assert_eq!(rank_of(&[1]), None);
+        let ranks = Ranks { first: 0x0102, count: 2 };
+        assert_eq!((&*ranks.identity(0), &*ranks.identity(1)), (&[2, 1][..], &[3, 1][..]));
+        assert_eq!((ranks.place_of(&[2, 1]), ranks.place_of(&[3, 1])), (Some(0), Some(1)));
+        for stranger in [&[1, 1][..], &[4, 1], &[1], &[]] {
+            assert_eq!(ranks.place_of(stranger), None, "{stranger:?}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use wayfare_engine::{
     Engine as _, EngineFault, EngineRequest, OutputSink, RequestId, SchedulingPolicy, StepOutputs,
 };
 use wayfare_engine_vllm::wire::{EngineMessage, Layout};
-use wayfare_engine_vllm::{AttachOptions, AttachedEngines, EngineAddress, ModelFacts, VllmEngine};
+use wayfare_engine_vllm::{AttachOptions, AttachedEngines, EngineAddress, Meeting, ModelFacts, VllmEngine};
 use wayfare_journey::{
     ApiSpan, Clock as _, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, RequestLabel,
     SystemClock, Tracer, WallAnchor,
@@ -86,12 +86,13 @@ impl Rig {
             // Ends with the test's process.
             let _ = runtime.block_on(serve(options, pace));
         });
+        let address = EngineAddress { host: "127.0.0.1".into(), port };
         let options = AttachOptions {
-            address: EngineAddress { host: "127.0.0.1".into(), port },
-            advertise_host: None,
+            meeting: Meeting::Handshake { address, advertise_host: None },
             engine_count: 1,
             ready_timeout: PATIENCE,
             allow_untested: false,
+            takes_back: false,
         };
         let facts = ModelFacts { vocab_size: 49152, policy: SchedulingPolicy::Fcfs, sends_own_seeds: false };
         let wall = WallAnchor::capture();

@@ -1,6 +1,7 @@
 //! The command line. Names and meanings are vLLM's wherever it has the option.
 
 mod chat;
+mod frontend;
 mod http;
 mod insight;
 mod live;
@@ -18,6 +19,7 @@ use wayfare_journey::KeepRules;
 use wayfare_journey_otlp::FileRotation;
 
 pub(crate) use self::chat::ChatOptions;
+pub(crate) use self::frontend::FrontendOptions;
 pub(crate) use self::http::{ClientCertificates, CorsOptions, HttpLimitOptions, TlsOptions};
 pub(crate) use self::insight::{DiffOptions, ExplainOptions, ExportForm, ExportOptions};
 #[cfg(feature = "top")]
@@ -48,6 +50,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serves a model over the OpenAI API.
     Serve(Box<ServeOptions>),
+    /// Serves in the place of vLLM's own front: vLLM starts this when VLLM_USE_RUST_FRONTEND is 1 and
+    /// VLLM_RUST_FRONTEND_PATH names this program.
+    Frontend(Box<FrontendOptions>),
     /// Replays a trace of arrivals through the scheduler on a virtual clock and says what became of it: no
     /// server, no model, no waiting.
     Simulate(Box<SimulateOptions>),
@@ -377,7 +382,7 @@ mod tests {
         let page = include_str!("../../../docs/flags.md");
         let command = Cli::command();
         // Some are there with some features only.
-        let subcommands = ["serve", "simulate", "explain", "diff", "export", "flight", "top"]
+        let subcommands = ["serve", "frontend", "simulate", "explain", "diff", "export", "flight", "top"]
             .map(|name| command.find_subcommand(name));
         for subcommand in subcommands.into_iter().flatten() {
             let shown = subcommand.get_arguments().filter_map(|argument| argument.get_long());

@@ -1,5 +1,5 @@
 //! `wayfare`: the command line, and the wiring of the parts into a server.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backend;
 mod cli;
@@ -10,10 +10,12 @@ mod flight;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
+mod inherited;
 mod logging;
 mod memory;
 mod model;
 mod progress;
+mod seat;
 mod serve;
 mod signals;
 mod simulate;
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
     logging::init();
     let done = |()| ExitCode::SUCCESS;
     let outcome = match command {
-        Command::Serve(options) => serve::run(&options).map(done),
+        Command::Serve(options) => serve::run(&options, None).map(done),
+        Command::Frontend(options) => seat::run(&options).map(done),
         Command::Simulate(options) => simulate::run(&options).map(done),
         Command::Explain(options) => explain::run(&options).map(done),
         Command::Diff(options) => diff::run(&options),

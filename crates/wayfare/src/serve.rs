@@ -22,6 +22,7 @@ use crate::backend::{Backend, LocalBackend};
 use crate::cli::{AdminOptions, EngineKind, HttpLimitOptions, ServeOptions};
 use crate::http::{Address, ConnectionLimits, HttpServer, Listener, cors_layer, tls_acceptor};
 use crate::model;
+use crate::seat::Seat;
 use crate::signals::EndSignals;
 use crate::telemetry::{self, ServerOptions, Telemetry};
 use crate::vllm::{VllmBackend, refuse_vllm_options};
@@ -31,11 +32,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long answers that were cut short may take to reach their clients.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it, where the options say or in the seat of vLLM's own front.
 ///
 /// # Errors
 /// When the server cannot start.
-pub(crate) fn run(options: &ServeOptions) -> Result<()> {
+pub(crate) fn run(options: &ServeOptions, seat: Option<Seat>) -> Result<()> {
     let settings = telemetry::settle(
         &options.journey,
         Some(ServerOptions { steps: &options.steps, live: &options.live }),
@@ -45,15 +46,17 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
     let tls = tls_acceptor(&options.tls)?;
     let cors = cors_layer(&options.cors)?;
     // Taken before the model is loaded, so that a port in use is noticed at once; nobody can connect yet.
-    let (address, admin_address) = {
+    let (address, admin_address, given_engines) = {
         let _in_runtime = runtime.enter();
-        let address = match &options.http.uds {
-            None => Address::tcp(SocketAddr::new(options.http.host, options.http.port), "--port")?,
-            Some(path) => Address::unix(path.clone())?,
+        let (clients, engines) = seat.map(|seat| (seat.clients, seat.engines)).unzip();
+        let address = match (clients, &options.http.uds) {
+            (Some(clients), _) => clients,
+            (None, None) => Address::tcp(SocketAddr::new(options.http.host, options.http.port), "--port")?,
+            (None, Some(path)) => Address::unix(path.clone())?,
         };
         let AdminOptions { admin_port, admin_host } = options.admin;
         let admin = admin_port.map(|port| Address::tcp(SocketAddr::new(admin_host, port), "--admin-port"));
-        (address, admin.transpose()?)
+        (address, admin.transpose()?, engines)
     };
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -66,9 +69,8 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         }
         EngineKind::Vllm => Backend::Vllm(VllmBackend::attach(
             &argument,
-            &options.vllm,
-            &options.engine,
-            &options.simulation,
+            options,
+            given_engines,
             &runtime,
             Arc::clone(&clock),
             wall,
@@ -97,7 +99,7 @@ pub(crate) fn run(options: &ServeOptions) -> Result<()> {
         api_keys: options.http.api_keys(variable),
         engine,
         tokenizer: text.tokenizer,
-        chat: options.chat.config(text.chat_template),
+        chat: options.chat.config(text.chat_template)?,
         end_of_text: text.end_of_text,
         tracer: telemetry.tracer.clone(),
         clock: Arc::clone(&clock),

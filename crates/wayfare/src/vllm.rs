@@ -10,15 +10,16 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Runtime;
 use wayfare_engine::{OutputSink, SchedulingPolicy};
 use wayfare_engine_vllm::{
-    AttachOptions, AttachedEngines, EngineAddress, Launch, ModelFacts, VllmEngine, Watch,
+    AttachOptions, AttachedEngines, EngineAddress, Launch, Meeting, ModelFacts, Phase, VllmEngine, Watch,
 };
 use wayfare_journey::{Clock, EngineBoard, WallAnchor};
 use wayfare_text::TextFiles;
 
 use self::process::VllmProcess;
 use self::text_side::TextSide;
-use crate::cli::{EngineOptions, PolicyOption, SimulationOptions, VllmOptions};
+use crate::cli::{EngineOptions, PolicyOption, ServeOptions, VllmOptions};
 use crate::model::ModelArgument;
+use crate::seat::SeatEngines;
 use crate::signals::EndSignals;
 use crate::simulation::refuse_for_real_model;
 
@@ -34,40 +35,55 @@ pub(crate) struct VllmBackend {
 }
 
 impl VllmBackend {
-    /// Starts engine cores or waits for those that others start.
+    /// Starts engine cores or waits for those that others start, at the listeners that were handed over if some were.
     ///
     /// # Errors
     /// When the model's text files cannot be read, or no engine cores come.
     pub(crate) fn attach(
         model: &ModelArgument,
-        options: &VllmOptions,
-        engine: &EngineOptions,
-        simulation: &SimulationOptions,
+        options: &ServeOptions,
+        given: Option<SeatEngines>,
         runtime: &Runtime,
         clock: Arc<dyn Clock>,
         wall: WallAnchor,
     ) -> Result<Self> {
+        let ServeOptions { engine, vllm: options, simulation, .. } = options;
         refuse_for_real_model(simulation)?;
         refuse_local_options(engine)?;
-        let TextSide { text, vocab_size } = TextSide::read(model)?;
-        let (launch, process) = match &options.engine_address {
-            None => {
+        let TextSide { text, vocab_size, has_experts } = TextSide::read(model)?;
+        if has_experts && given.as_ref().is_some_and(|given| given.needs_coordinator) {
+            bail!(
+                "this model is a mixture of experts, whose data-parallel ranks need a coordinator between them; start \
+                 vLLM with --data-parallel-size 1"
+            );
+        }
+        let own = || EngineAddress { host: OWN_HOST.to_owned(), port: 0 };
+        let mut engine_count = options.engine_count.get();
+        let (meeting, launch, process) = match (given, &options.engine_address) {
+            (Some(given), _) => {
+                engine_count = given.count;
+                let meeting = Meeting::Given { listeners: given.listeners, first_rank: given.first_rank };
+                (meeting, await_others(end_signals(runtime)?), None)
+            }
+            (None, None) => {
                 let command = process::command(model, options, engine)?;
                 let process = Arc::new(VllmProcess::new(command));
-                (launch(Arc::clone(&process), end_signals(runtime)?), Some(process))
+                let meeting = Meeting::Handshake { address: own(), advertise_host: None };
+                (meeting, launch(Arc::clone(&process), end_signals(runtime)?), Some(process))
             }
-            Some(_) => {
+            (None, Some(address)) => {
                 refuse_options_of_others(options, engine)?;
-                (await_others(end_signals(runtime)?), None)
+                let advertise_host = options.engine_advertise_host.clone();
+                let meeting = Meeting::Handshake { address: address.clone(), advertise_host };
+                (meeting, await_others(end_signals(runtime)?), None)
             }
         };
-        let own = || EngineAddress { host: OWN_HOST.to_owned(), port: 0 };
         let attach = AttachOptions {
-            address: options.engine_address.clone().unwrap_or_else(own),
-            advertise_host: options.engine_advertise_host.clone(),
-            engine_count: options.engine_count.get(),
+            meeting,
+            engine_count,
             ready_timeout: options.engine_ready_timeout,
             allow_untested: options.allow_untested_vllm,
+            takes_back: false,
         };
         let policy = match engine.scheduling_policy {
             PolicyOption::Fcfs => SchedulingPolicy::Fcfs,
@@ -131,13 +147,22 @@ fn signal_came(signals: &mut EndSignals) -> Option<String> {
 fn launch(process: Arc<VllmProcess>, mut signals: EndSignals) -> Launch {
     Box::new(move |port| {
         process.start(OWN_HOST, port)?;
-        let watch: Watch = Box::new(move || signal_came(&mut signals).or_else(|| process.has_ended()));
+        let watch: Watch = Box::new(move |phase| match phase {
+            Phase::Starting => signal_came(&mut signals).or_else(|| process.has_ended()),
+            Phase::Serving => None,
+        });
         Ok(watch)
     })
 }
 
 fn await_others(mut signals: EndSignals) -> Launch {
-    Box::new(move |_| Ok(Box::new(move || signal_came(&mut signals))))
+    Box::new(move |_| {
+        let watch: Watch = Box::new(move |phase| match phase {
+            Phase::Starting => signal_came(&mut signals),
+            Phase::Serving => None,
+        });
+        Ok(watch)
+    })
 }
 
 /// Options of vLLM's engine cores that say nothing to the engine in this process.

@@ -149,6 +149,18 @@ impl EngineMessage {
         reader.end()
     }
 
+    /// Which of several engine cores sent a message, of which this is the first frame.
+    ///
+    /// # Errors
+    /// When it does not say it.
+    pub fn sender(frame: &[u8]) -> Result<u32, WireError> {
+        let mut reader = Reader::new(frame);
+        match reader.array("a message")? {
+            0 => Err(WireError::Truncated),
+            _ => reader.u32("engine_index"),
+        }
+    }
+
     fn read_outputs<'a, F: AsRef<[u8]>>(
         &mut self,
         reader: &mut Reader<'a>,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod failures;
+mod given;
 mod golden;
 mod journeys;
 mod malformed;

@@ -10,7 +10,7 @@ use wayfare_journey::{Clock as _, SystemClock};
 use wayfare_testkit::mock_vllm::{MockVllmOptions, Pace, serve};
 
 use crate::peer::free_ports;
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::{PATIENCE, Rig, options};
 
 /// An engine over so many mock engine cores, each on a thread of its own.
 fn rig(ranks: u16, pace: &Pace) -> Rig {
@@ -30,7 +30,7 @@ fn rig(ranks: u16, pace: &Pace) -> Rig {
             let _ = runtime.block_on(serve(options, pace));
         });
     }
-    Rig::over(port, ranks, Vec::new())
+    Rig::over(options(port, ranks), Vec::new())
 }
 
 /// The ends of so many requests, in the order in which they come, each with the number of its tokens.

@@ -31,12 +31,32 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts one that says hello at this port.
     pub(crate) fn start(port: u16, arguments: &[&str]) -> Self {
+        let address = format!("tcp://127.0.0.1:{port}");
+        Self::run(&[&["--handshake", &address], arguments].concat())
+    }
+
+    /// Starts one that has been told where to connect to.
+    pub(crate) fn told(folder: &Path, rank: u16, ranks: u16) -> Self {
+        let at = |name: &str| format!("ipc://{}", folder.join(name).display());
+        let (rank, ranks) = (rank.to_string(), ranks.to_string());
+        Self::run(&[
+            "--inputs",
+            &at("inputs"),
+            "--outputs",
+            &at("outputs"),
+            "--rank",
+            &rank,
+            "--ranks",
+            &ranks,
+        ])
+    }
+
+    fn run(arguments: &[&str]) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = tests.join("../../target/vllm-peer/bin/python");
         assert!(python.exists(), "{} is missing: run `cargo xtask test --only vllm-peer`", python.display());
         let mut child = Command::new(python)
             .arg(tests.join("tests/peer/peer.py"))
-            .args(["--handshake", &format!("tcp://127.0.0.1:{port}")])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use wayfare_engine::{
     StepOutputs, SubmitError, TokenId,
 };
 use wayfare_engine_vllm::{
-    AttachError, AttachOptions, AttachedEngines, EngineAddress, ModelFacts, VllmEngine,
+    AttachError, AttachOptions, AttachedEngines, EngineAddress, Meeting, ModelFacts, VllmEngine,
 };
 use wayfare_journey::{
     ApiSpan, Clock as _, FinishedJourney, HeadSampler, IncomingHeaders, JourneySink, MonoNs, RequestLabel,
@@ -63,13 +63,22 @@ pub(crate) struct Rig {
 
 /// Waits for engine cores as the server does.
 pub(crate) fn attach(port: u16, ranks: u16, timeout: Duration) -> Result<AttachedEngines, AttachError> {
-    let options = AttachOptions {
-        address: EngineAddress { host: "127.0.0.1".into(), port },
-        advertise_host: None,
+    attach_with(AttachOptions { ready_timeout: timeout, ..options(port, ranks) })
+}
+
+/// Engine cores that say hello at this port.
+pub(crate) fn options(port: u16, ranks: u16) -> AttachOptions {
+    let address = EngineAddress { host: "127.0.0.1".into(), port };
+    AttachOptions {
+        meeting: Meeting::Handshake { address, advertise_host: None },
         engine_count: ranks,
-        ready_timeout: timeout,
+        ready_timeout: PATIENCE,
         allow_untested: false,
-    };
+        takes_back: false,
+    }
+}
+
+pub(crate) fn attach_with(options: AttachOptions) -> Result<AttachedEngines, AttachError> {
     let facts = ModelFacts { vocab_size: 1000, policy: SchedulingPolicy::Priority, sends_own_seeds: false };
     AttachedEngines::attach(options, facts, Arc::new(SystemClock), WallAnchor::capture(), None)
 }
@@ -86,13 +95,13 @@ impl Rig {
             let (rank, ranks) = (rank.to_string(), ranks.to_string());
             Peer::start(port, &[&["--rank", &rank, "--ranks", &ranks], arguments].concat())
         });
-        Self::over(port, ranks, peers.collect())
+        Self::over(options(port, ranks), peers.collect())
     }
 
-    /// Over engine cores that say hello at this port, of which these are the test's to tell what to do.
-    pub(crate) fn over(port: u16, ranks: u16, peers: Vec<Peer>) -> Self {
+    /// Engine cores that are on their way.
+    pub(crate) fn over(options: AttachOptions, peers: Vec<Peer>) -> Self {
         let (outputs_tx, outputs) = channel();
-        let engine = attach(port, ranks, PATIENCE).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
+        let engine = attach_with(options).unwrap().serve(Box::new(Outputs(outputs_tx)), None);
         let (journeys_tx, journeys) = channel();
         let sink = Arc::new(Journeys(Mutex::new(journeys_tx)));
         let tracer = Tracer::new(Arc::new(SystemClock), HeadSampler::new(1.0).unwrap(), sink);

@@ -3,11 +3,13 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use wayfare_engine_vllm::{AttachError, AttachOptions, AttachedEngines, EngineAddress, ModelFacts};
+use wayfare_engine_vllm::{
+    AttachError, AttachOptions, AttachedEngines, EngineAddress, Meeting, ModelFacts, Phase,
+};
 use wayfare_journey::{SystemClock, WallAnchor};
 
 use crate::peer::{Peer, free_ports};
-use crate::rig::{PATIENCE, attach};
+use crate::rig::{PATIENCE, attach, attach_with, options};
 
 /// What is said when an engine core that is started so wants to connect.
 fn refusal(arguments: &[&str]) -> String {
@@ -90,21 +92,11 @@ fn a_port_in_use_is_named_with_what_it_is_for() {
 
 #[test]
 fn all_addresses_are_none_that_engines_could_be_told() {
-    let options = AttachOptions {
+    let meeting = Meeting::Handshake {
         address: EngineAddress { host: "0.0.0.0".into(), port: 0 },
         advertise_host: None,
-        engine_count: 1,
-        ready_timeout: PATIENCE,
-        allow_untested: false,
     };
-    let facts = ModelFacts { vocab_size: 10, policy: Default::default(), sends_own_seeds: false };
-    let attached = AttachedEngines::attach(
-        options,
-        facts,
-        std::sync::Arc::new(SystemClock),
-        WallAnchor::capture(),
-        None,
-    );
+    let attached = attach_with(AttachOptions { meeting, ..options(0, 1) });
     let problem = attached.unwrap_err().to_string();
     assert!(problem.contains("--engine-advertise-host"), "{problem}");
 }
@@ -122,25 +114,19 @@ fn an_engine_core_that_restarts_while_it_starts_takes_its_place_again() {
 
 #[test]
 fn what_was_to_start_the_engines_is_heard() {
-    let options = AttachOptions {
-        address: EngineAddress { host: "127.0.0.1".into(), port: 0 },
-        advertise_host: None,
-        engine_count: 1,
-        ready_timeout: PATIENCE,
-        allow_untested: false,
-    };
     let facts = ModelFacts { vocab_size: 10, policy: Default::default(), sends_own_seeds: false };
     let clock = std::sync::Arc::new(SystemClock);
     let mut asked = 0;
     let launch = Box::new(move |port: u16| {
         assert_ne!(port, 0);
-        let watch: wayfare_engine_vllm::Watch = Box::new(move || {
+        let watch: wayfare_engine_vllm::Watch = Box::new(move |phase| {
+            assert_eq!(phase, Phase::Starting);
             asked += 1;
             (asked > 1).then(|| "it has ended".to_owned())
         });
         Ok(watch)
     });
-    let problem =
-        AttachedEngines::attach(options, facts, clock, WallAnchor::capture(), Some(launch)).unwrap_err();
+    let problem = AttachedEngines::attach(options(0, 1), facts, clock, WallAnchor::capture(), Some(launch))
+        .unwrap_err();
     assert_eq!(problem.to_string(), "it has ended");
 }

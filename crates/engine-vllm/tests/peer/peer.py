@@ -3,12 +3,19 @@
 Needs pyzmq (libzmq, the sockets that vLLM uses) and msgspec (its encoder). Says hello, waits for the addresses, says that
 it is ready. After that it does what it is told, one JSON command on a line of standard input, and says what it hears, one
 JSON event on a line of standard output; or, with --auto, it answers requests by itself.
+
+With --front it is `vllm serve` besides: it binds the sockets, starts that program as vLLM starts its front in Rust, and
+ends it when it is told to end.
 """
 
 import argparse
 import json
 import os
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -115,10 +122,18 @@ class Peer:
         handshake.send(self.encode({"status": "HELLO", **greeting}))
         init = msgspec.msgpack.decode(handshake.recv(), type=Init)
         self.say("init", inputs=init.addresses.inputs, outputs=init.addresses.outputs)
-        self.input = self.dealer(init.addresses.inputs[0])
+        self.connect(init.addresses.inputs[0], init.addresses.outputs[0])
+        if not options.never_ready:
+            hash_of_config = {"parallel_config_hash": options.config_hash} if options.ranks > 1 else {}
+            handshake.send(self.encode({"status": "READY", **greeting, **hash_of_config}))
+        self.say("ready")
+
+    def connect(self, inputs, outputs):
+        options = self.options
+        self.input = self.dealer(inputs)
         self.output = self.context.socket(zmq.PUSH)
         self.output.setsockopt(zmq.LINGER, 4000)
-        self.output.connect(init.addresses.outputs[0])
+        self.output.connect(outputs)
         ready = {
             "max_model_len": options.max_model_len, "num_gpu_blocks": options.num_gpu_blocks, "block_size": 16,
             "dp_stats_address": None, "dtype": "float32", "vllm_version": options.version, "world_size": 1,
@@ -126,10 +141,6 @@ class Peer:
         }
         ready.update(json.loads(options.ready))
         self.input.send(self.encode({key: value for key, value in ready.items() if value != "absent"}))
-        if not options.never_ready:
-            hash_of_config = {"parallel_config_hash": options.config_hash} if options.ranks > 1 else {}
-            handshake.send(self.encode({"status": "READY", **greeting, **hash_of_config}))
-        self.say("ready")
 
     # Messages to the front.
 
@@ -214,7 +225,8 @@ class Peer:
 
     def run_auto(self):
         self.running = {}
-        while True:
+        parent = os.getppid()
+        while os.getppid() == parent:
             while self.input.poll(0 if self.running else 20):
                 self.hear()
             if not self.running:
@@ -242,9 +254,68 @@ class Peer:
             self.send_outputs(outputs, stats=stats)
 
 
+def unix_listener(path):
+    """As vLLM binds the sockets of engines on the same host."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen()
+    return listener
+
+
+def client_socket(options):
+    """As vLLM binds the socket of clients: nobody listens yet."""
+    if options.front_uds:
+        clients = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        clients.bind(options.front_uds)
+    else:
+        clients = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        clients.bind(("127.0.0.1", 0))
+    return clients
+
+
+def serve(options):
+    """The supervisor: starts the front, and an engine core for each rank, and ends when the front does."""
+    folder = tempfile.TemporaryDirectory()
+    inputs, outputs = os.path.join(folder.name, "inputs"), os.path.join(folder.name, "outputs")
+    sockets = [client_socket(options), unix_listener(inputs), unix_listener(outputs)]
+    numbers = [listener.fileno() for listener in sockets]
+    for number in numbers:
+        os.set_inheritable(number, True)
+    names = ["--listen-fd", "--input-listener-fd", "--output-listener-fd"]
+    command = [options.front, "frontend"]
+    for name, number in zip(names, numbers):
+        command += [name, str(number)]
+    command += ["--engine-start-index", str(options.rank), "--engine-count", str(options.ranks)]
+    command += ["--data-parallel-size", str(options.rank + options.ranks), "--args-json", options.front_arguments]
+    command += json.loads(options.front_options)
+    front = subprocess.Popen(command, pass_fds=numbers)
+    print(f"front {front.pid}", file=sys.stderr, flush=True)
+    for listener in sockets:
+        listener.close()
+    own = ["--auto", "--inputs", f"ipc://{inputs}", "--outputs", f"ipc://{outputs}", "--ranks", str(options.ranks)]
+    own += ["--max-model-len", str(options.max_model_len), "--num-gpu-blocks", str(options.num_gpu_blocks)]
+    cores = [
+        subprocess.Popen([sys.executable, __file__, *own, "--rank", str(options.rank + rank)])
+        for rank in range(options.ranks)
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: front.terminate())
+    status = front.wait()
+    for core in cores:
+        core.kill()
+    folder.cleanup()
+    # As a shell says it.
+    sys.exit(status if status >= 0 else 128 - status)
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--handshake", required=True)
+    parser.add_argument("--handshake")
+    parser.add_argument("--inputs", help="where requests come from, when nobody is to be greeted")
+    parser.add_argument("--outputs", help="where outputs go then")
+    parser.add_argument("--front", help="a program to start as vLLM starts its front")
+    parser.add_argument("--front-arguments", default="{}", help="what vLLM says in --args-json")
+    parser.add_argument("--front-options", default="[]", help="further options of its command line")
+    parser.add_argument("--front-uds", help="a Unix socket for clients, instead of a port")
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--version", default="0.32.0")
@@ -255,9 +326,12 @@ def main():
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--auto", action="store_true")
     parser.add_argument("--step-seconds", type=float, default=0.002)
-    peer = Peer(parser.parse_args())
-    peer.start()
-    peer.run_auto() if peer.options.auto else peer.run_told()
+    options = parser.parse_args()
+    if options.front:
+        serve(options)
+    peer = Peer(options)
+    peer.connect(options.inputs, options.outputs) if options.inputs else peer.start()
+    peer.run_auto() if options.auto else peer.run_told()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 //! Where connections come from: a TCP port or a Unix socket.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
+use socket2::Socket as Socket2;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::connection::Socket;
@@ -17,8 +17,13 @@ const LISTEN_BACKLOG: u32 = 1024;
 /// A place to listen at, where nobody can connect yet.
 #[derive(Debug)]
 pub(crate) enum Address {
-    Tcp { socket: TcpSocket, option: &'static str },
+    Tcp {
+        socket: TcpSocket,
+        option: &'static str,
+    },
     Unix(PathBuf),
+    /// Bound by whoever started the program.
+    Given(Socket2),
 }
 
 impl Address {
@@ -48,6 +53,18 @@ impl Address {
         Ok(Self::Unix(path))
     }
 
+    /// Takes a socket that somebody else has bound.
+    ///
+    /// # Errors
+    /// When it is not one of those that clients can connect to.
+    pub(crate) fn given(socket: Socket2) -> Result<Self> {
+        let address = socket.local_addr().context("the socket for clients has no address")?;
+        if !(address.is_ipv4() || address.is_ipv6() || address.is_unix()) {
+            bail!("the socket for clients is of an unknown kind, {:?}", address.domain());
+        }
+        Ok(Self::Given(socket))
+    }
+
     /// From now on clients can connect.
     ///
     /// # Errors
@@ -61,7 +78,20 @@ impl Address {
             }
             Self::Unix(path) => {
                 let (listener, file) = unix_socket::listen(&path, LISTEN_BACKLOG)?;
-                Ok(Listener::Unix { listener, file })
+                Ok(Listener::Unix { listener, _file: Some(file) })
+            }
+            Self::Given(socket) => {
+                let cannot = "cannot listen on the socket that was handed over";
+                socket.listen(LISTEN_BACKLOG as i32).context(cannot)?;
+                socket.set_nonblocking(true).context(cannot)?;
+                if socket.local_addr()?.is_unix() {
+                    // Its file is its maker's to remove.
+                    return Ok(Listener::Unix {
+                        listener: UnixListener::from_std(socket.into())?,
+                        _file: None,
+                    });
+                }
+                Ok(Listener::Tcp(TcpListener::from_std(socket.into())?))
             }
         }
     }
@@ -78,7 +108,7 @@ pub(crate) enum Listener {
     /// Dropped in this order, so that the file is that of a socket nobody listens on.
     Unix {
         listener: UnixListener,
-        file: SocketFile,
+        _file: Option<SocketFile>,
     },
 }
 
@@ -121,13 +151,11 @@ impl Listener {
                 }
                 Ok(format!("{scheme}://{address}"))
             }
-            Self::Unix { file, .. } => Ok(file.to_string()),
+            Self::Unix { listener, .. } => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().map_or_else(|| "(unnamed)".into(), Path::to_string_lossy);
+                Ok(format!("unix:{path}"))
+            }
         }
-    }
-}
-
-impl fmt::Display for SocketFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unix:{}", self.path().display())
     }
 }

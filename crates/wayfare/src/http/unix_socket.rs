@@ -14,12 +14,6 @@ use tokio::net::{UnixListener, UnixSocket};
 #[derive(Debug)]
 pub(crate) struct SocketFile(PathBuf);
 
-impl SocketFile {
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if leftover(&self.0).is_ok_and(|is_leftover| is_leftover)

@@ -14,19 +14,34 @@ use crate::model::ModelArgument;
 pub(crate) struct TextSide {
     pub(crate) text: TextFiles,
     pub(crate) vocab_size: u32,
+    /// Whether it is a mixture of experts, as far as that is known.
+    pub(crate) has_experts: bool,
 }
 
-/// `config.json`, as far as it matters here. Models of several kinds of input keep the sizes of their text in a part of
-/// their own.
+/// `config.json`, as far as it matters here. Models of several kinds of input keep what is about text in a part of their
+/// own.
 #[derive(Deserialize)]
 struct ModelConfig {
-    vocab_size: Option<u32>,
+    #[serde(flatten)]
+    own: TextConfig,
     text_config: Option<TextConfig>,
 }
 
 #[derive(Deserialize)]
 struct TextConfig {
     vocab_size: Option<u32>,
+    // The names that are in use for the number of experts.
+    num_experts: Option<u32>,
+    num_local_experts: Option<u32>,
+    n_routed_experts: Option<u32>,
+    moe_num_experts: Option<u32>,
+}
+
+impl TextConfig {
+    fn has_experts(&self) -> bool {
+        let names = [self.num_experts, self.num_local_experts, self.n_routed_experts, self.moe_num_experts];
+        names.into_iter().flatten().any(|count| count > 1)
+    }
 }
 
 impl TextSide {
@@ -66,13 +81,15 @@ impl TextSide {
             std::fs::read(&config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
         let config: ModelConfig = serde_json::from_slice(&config)
             .with_context(|| format!("{} is not valid", config_path.display()))?;
-        let in_config = config.vocab_size.or(config.text_config.and_then(|text| text.vocab_size));
+        let ModelConfig { own, text_config } = config;
+        let has_experts = own.has_experts() || text_config.as_ref().is_some_and(TextConfig::has_experts);
+        let in_config = own.vocab_size.or(text_config.and_then(|text| text.vocab_size));
         let of_tokenizer =
             u32::try_from(text.tokenizer.vocab_size()).context("the vocabulary is too large")?;
         // The output layer may be padded beyond the tokens that have a text.
         let vocab_size = in_config.unwrap_or(of_tokenizer);
         text.tokenizer = text.tokenizer.with_model_vocab_size(vocab_size as usize);
-        Ok(Self { text, vocab_size })
+        Ok(Self { text, vocab_size, has_experts })
     }
 
     /// A GGUF file, whose metadata has everything.
@@ -85,6 +102,24 @@ impl TextSide {
             .with_context(|| format!("the text side of {}", path.display()))?;
         let vocab_size = source.info().vocab_size;
         text.tokenizer = text.tokenizer.with_model_vocab_size(vocab_size);
-        Ok(Self { text, vocab_size: u32::try_from(vocab_size).context("the vocabulary is too large")? })
+        let vocab_size = u32::try_from(vocab_size).context("the vocabulary is too large")?;
+        // The kinds of model that are read from such files are dense.
+        Ok(Self { text, vocab_size, has_experts: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixtures_of_experts_are_known_by_their_numbers() {
+        let has_experts = |config: &str| {
+            let config: ModelConfig = serde_json::from_str(config).unwrap();
+            config.own.has_experts() || config.text_config.is_some_and(|text| text.has_experts())
+        };
+        assert!(has_experts(r#"{"vocab_size": 5, "num_local_experts": 8}"#));
+        assert!(has_experts(r#"{"text_config": {"n_routed_experts": 256, "vocab_size": 5}}"#));
+        assert!(!has_experts(r#"{"vocab_size": 5, "num_experts": null, "num_local_experts": 1}"#));
     }
 }

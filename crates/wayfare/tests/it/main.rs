@@ -36,6 +36,7 @@ mod raw_client;
 mod refusals;
 mod responses;
 mod rig;
+mod seat;
 mod server;
 mod shutdown;
 mod simulate;
