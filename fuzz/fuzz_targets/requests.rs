@@ -61,8 +61,8 @@ impl Engine for FullEngine {
         EngineStats::default()
     }
 
-    fn stats_by_engine(&self) -> Vec<EngineStats> {
-        vec![self.stats()]
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)> {
+        vec![(0, self.stats())]
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

@@ -330,8 +330,11 @@ impl Engine for VllmEngine {
         sum
     }
 
-    fn stats_by_engine(&self) -> Vec<EngineStats> {
-        self.shared.loads.iter().map(|load| load.stats.load()).collect()
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)> {
+        (self.shared.first_rank.into()..)
+            .zip(&self.shared.loads)
+            .map(|(rank, load)| (rank, load.stats.load()))
+            .collect()
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

@@ -31,9 +31,9 @@ pub trait Engine: Send + Sync + Debug {
     /// The latest state and totals, of all engines behind this one together.
     fn stats(&self) -> EngineStats;
 
-    /// The same of each engine behind this one, in the order of [`StepOutputs::engine`]; of this one where there are no
-    /// others. Always as many.
-    fn stats_by_engine(&self) -> Vec<EngineStats>;
+    /// The same of each engine behind this one, in the order of [`StepOutputs::engine`], with the number by which others
+    /// know it; of this one, as number 0, where there are no others. Always the same engines.
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)>;
 
     /// Why the engine cannot serve any more, if so.
     fn fault(&self) -> Option<Arc<EngineFault>>;

@@ -129,7 +129,7 @@ pub struct BlockLife {
 /// Everything one engine step produced.
 #[derive(Clone, Debug)]
 pub struct StepOutputs {
-    /// Which of several engines made it, from 0; what is in it is of this engine alone.
+    /// Which of several engines made it, by its place among them; what is in it is of this engine alone.
     pub engine: u16,
     /// The step's number; 0 for outputs that belong to no step.
     pub step: u64,

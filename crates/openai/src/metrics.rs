@@ -42,16 +42,16 @@ impl Metrics {
         sources: Vec<Arc<dyn MetricSource>>,
     ) -> (Self, Vec<Recorder>) {
         let limits = engine.limits();
-        let engines = engine.stats_by_engine().len();
+        let engines: Vec<u32> = engine.stats_by_engine().into_iter().map(|(engine, _)| engine).collect();
         let mut registry = Registry::default();
         registry.register(
             "vllm:cache_config",
             "Configuration of the KV cache",
-            CacheConfig { limits: limits.clone(), engines },
+            CacheConfig { limits: limits.clone(), engines: engines.clone() },
         );
         let labelled = registry
             .sub_registry_with_labels(std::iter::once(("model_name".into(), model_name.to_owned().into())));
-        let recorders = Recorder::register(labelled, &limits, wall, engines);
+        let recorders = Recorder::register(labelled, &limits, wall, &engines);
         labelled.register_collector(Box::new(EngineTotals::new(engine)));
         for source in sources {
             registry.register_collector(Box::new(SourceCollector(source)));
@@ -76,7 +76,7 @@ impl Metrics {
 #[derive(Debug)]
 struct CacheConfig {
     limits: EngineLimits,
-    engines: usize,
+    engines: Vec<u32>,
 }
 
 impl EncodeMetric for CacheConfig {
@@ -84,7 +84,7 @@ impl EncodeMetric for CacheConfig {
         let Self { limits, engines } = self;
         let block_size = limits.block_size.to_string();
         let num_gpu_blocks = limits.num_kv_blocks.to_string();
-        (0..*engines).try_for_each(|engine| {
+        engines.iter().try_for_each(|engine| {
             encoder.encode_info(&[
                 ("engine", &*engine.to_string()),
                 ("block_size", &block_size),

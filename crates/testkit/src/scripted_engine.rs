@@ -339,8 +339,8 @@ impl Engine for ScriptedEngine {
         self.shared.stats(&self.shared.state.lock())
     }
 
-    fn stats_by_engine(&self) -> Vec<EngineStats> {
-        vec![self.stats()]
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)> {
+        vec![(0, self.stats())]
     }
 
     fn fault(&self) -> Option<Arc<EngineFault>> {

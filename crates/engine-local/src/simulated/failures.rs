@@ -139,7 +139,7 @@ impl Engine for RefusingEngine {
         self.inner.stats()
     }
 
-    fn stats_by_engine(&self) -> Vec<EngineStats> {
+    fn stats_by_engine(&self) -> Vec<(u32, EngineStats)> {
         self.inner.stats_by_engine()
     }
 

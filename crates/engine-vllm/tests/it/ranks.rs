@@ -117,7 +117,7 @@ fn the_state_of_each_is_known() {
         rig.peers[rank as usize].tell(&json!({ "do": "outputs", "outputs": outputs, "stats": stats }));
         assert_eq!(u64::from(rig.next_step().engine), rank);
     }
-    let [first, second] = &rig.engine.stats_by_engine()[..] else { panic!("two") };
+    let [(0, first), (1, second)] = &rig.engine.stats_by_engine()[..] else { panic!("two") };
     assert_eq!((first.waiting, second.waiting), (1, 2));
     assert_eq!((first.generation_tokens, second.generation_tokens), (1, 2));
     assert_eq!((first.prefix_cache_hits, second.prefix_cache_hits), (0, 4));
@@ -128,7 +128,7 @@ fn the_state_of_each_is_known() {
     // What the dead one has counted stays; it holds nothing any more.
     rig.peers[1].kill();
     assert_eq!(rig.next_step().engine, 1);
-    let second = rig.engine.stats_by_engine()[1];
+    let second = rig.engine.stats_by_engine()[1].1;
     assert_eq!((second.running, second.waiting, second.kv_blocks_used), (0, 0, 0));
     assert_eq!((second.generation_tokens, second.steps), (2, 1));
 }

@@ -68,10 +68,10 @@ fn kv_usage(stats: &EngineStats) -> f64 {
 
 fn encode<M: EncodeMetric>(
     mut family: MetricEncoder<'_>,
-    engines: &[EngineStats],
+    engines: &[(u32, EngineStats)],
     metric: impl Fn(&EngineStats) -> M,
 ) -> Result<(), std::fmt::Error> {
-    (0..).zip(engines).try_for_each(|(engine, stats): (usize, _)| {
+    engines.iter().try_for_each(|(engine, stats)| {
         metric(stats).encode(family.encode_family(&[("engine", engine.to_string())])?)
     })
 }

@@ -218,14 +218,13 @@ impl Recorder {
         registry: &mut Registry,
         limits: &EngineLimits,
         wall: WallAnchor,
-        engines: usize,
+        engines: &[u32],
     ) -> Vec<Self> {
         let counts = one_two_five(limits.max_model_len);
         let mut histogram = |name: &str, help: &str, edges: &[f64]| {
-            let histograms = (0..engines).map(|_| AtomicHistogram::new(edges));
-            let by_engine = ByEngine(histograms.collect());
+            let by_engine = ByEngine::new(engines, || AtomicHistogram::new(edges));
             registry.register(name, help, by_engine.clone());
-            by_engine.0
+            by_engine.each()
         };
         let step_tokens =
             histogram("vllm:iteration_tokens_total", "Tokens computed per engine step", STEP_TOKENS);
@@ -304,10 +303,9 @@ impl Recorder {
             of_engines.map(of_engine).collect::<Vec<_>>()
         });
         let mut with_exemplars = |name: &str, help: &str, edges: &[f64]| {
-            let histograms = (0..engines).map(|_| ExemplarHistogram::new(edges));
-            let by_engine = ByEngine(histograms.collect());
+            let by_engine = ByEngine::new(engines, || ExemplarHistogram::new(edges));
             registry.register(name, help, by_engine.clone());
-            by_engine.0
+            by_engine.each()
         };
         let time_to_first_token =
             with_exemplars("vllm:time_to_first_token_seconds", "Arrival to first token", FIRST_TOKEN_SECONDS);
@@ -318,14 +316,15 @@ impl Recorder {
         );
         let queue_time =
             with_exemplars("vllm:request_queue_time_seconds", "Queued to first scheduled", REQUEST_SECONDS);
-        let queue_wait = ByEngine((0..engines).map(|_| QueueWaits::new()).collect::<Vec<_>>());
+        let queue_waits = ByEngine::new(engines, QueueWaits::new);
         registry.register(
             "vllm:queue_wait_seconds",
             "Time in the queue before the first step, by what the request waited for",
-            queue_wait.clone(),
+            queue_waits.clone(),
         );
-        let ended = ByEngine((0..engines).map(|_| EndedRequests::default()).collect::<Vec<_>>());
-        registry.register("vllm:request_success", "Requests that ended, by reason", ended.clone());
+        let ended_requests = ByEngine::new(engines, EndedRequests::default);
+        registry.register("vllm:request_success", "Requests that ended, by reason", ended_requests.clone());
+        let (queue_wait, ended) = (queue_waits.each(), ended_requests.each());
         // Each of the columns has as many entries as there are engines.
         let of_engine = |engine: usize| Self {
             step_tokens: step_tokens[engine].clone(),
@@ -345,15 +344,15 @@ impl Recorder {
             prefill_kv_computed: prefill_kv_computed[engine].clone(),
             recomputed_tokens: recomputed_tokens[engine].clone(),
             preemptions: preemptions[engine].clone(),
-            queue_wait: queue_wait.0[engine].clone(),
+            queue_wait: queue_wait[engine].clone(),
             gen_ai_duration: gen_ai_duration[engine].clone(),
             gen_ai_first_token: gen_ai_first_token[engine].clone(),
             gen_ai_per_token: gen_ai_per_token[engine].clone(),
             blocks: blocks.as_ref().map(|blocks| blocks[engine].clone()),
-            ended: ended.0[engine].clone(),
+            ended: ended[engine].clone(),
             wall,
         };
-        (0..engines).map(of_engine).collect()
+        (0..engines.len()).map(of_engine).collect()
     }
 
     /// A step was done.

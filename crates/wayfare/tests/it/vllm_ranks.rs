@@ -41,9 +41,9 @@ fn metrics_are_of_each_engine() {
     let (model, address) = (default_model_path(), format!("tcp://127.0.0.1:{port}"));
     let engines = ["--engine", "vllm", "--engine-address", &address, "--engine-count", "2"];
     let server = ServerProcess::start(&[&[model.to_str().unwrap()], &engines[..]].concat());
-    // Prompts that begin otherwise, so that no engine is preferred for all.
-    for question in ["Why?", "How?", "When?", "Where?", "Who?", "What for?", "Since when?", "How long?"] {
-        let body = client::completion(question, 5, false);
+    // So many that no chance gives all of them to one.
+    for number in 0..24 {
+        let body = client::completion(&format!("Why {number}?"), 5, false);
         let answer = client::post(&server.address, COMPLETIONS, &[], &body);
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
@@ -55,11 +55,11 @@ fn metrics_are_of_each_engine() {
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     for (name, labels, sum) in [
-        ("vllm:generation_tokens_total", "", 40.0),
-        ("vllm:request_success_total", "finished_reason=\"length\"", 8.0),
-        ("vllm:time_to_first_token_seconds_count", "", 8.0),
-        ("vllm:request_generation_tokens_sum", "", 40.0),
-        ("vllm:iteration_tokens_total_count", "", 40.0),
+        ("vllm:generation_tokens_total", "", 120.0),
+        ("vllm:request_success_total", "finished_reason=\"length\"", 24.0),
+        ("vllm:time_to_first_token_seconds_count", "", 24.0),
+        ("vllm:request_generation_tokens_sum", "", 120.0),
+        ("vllm:iteration_tokens_total_count", "", 120.0),
         ("vllm:num_requests_waiting", "", 0.0),
         ("vllm:cache_config_info", "block_size=\"16\"", 2.0),
     ] {
