@@ -110,10 +110,19 @@ fn preempts(place: Place, vllm: &RealVllm, wayfare: &Path, folder: &Path) -> Res
 /// The engine core is killed while it answers.
 fn loses_its_engine(place: Place, vllm: &RealVllm, wayfare: &Path, folder: &Path) -> Result<()> {
     let mut site = Site::start(place, vllm, wayfare, folder, ROOMY)?;
-    let mut asked = Asked::default();
-    asked.add_failed(checks::a_lost_engine_is_an_error(&site)?);
+    let requests = checks::a_lost_engine_is_an_error(&site)?;
     site.stop_whatever_it_says()?;
-    journeys::check(&site.journeys()?, &asked)?;
+    let journeys = site.journeys()?;
+    let check = |ending: &str| journeys::check(&journeys, &Asked::failed(requests, ending));
+    match place {
+        Place::InTheSeat => {
+            // vLLM ends its front when it loses an engine. Which of the two the front hears of first is open.
+            check("engine_dead").or_else(|_| check("shutdown"))?;
+        }
+        Place::InFront | Place::VllmItself => {
+            check("engine_dead")?;
+        }
+    }
     println!("  an engine that is killed");
     Ok(())
 }

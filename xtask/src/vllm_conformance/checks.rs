@@ -35,8 +35,9 @@ impl Asked {
         *self.0.entry("client_disconnect".to_owned()).or_default() += requests;
     }
 
-    pub(super) fn add_failed(&mut self, requests: usize) {
-        *self.0.entry("engine_dead".to_owned()).or_default() += requests;
+    /// Requests that are ended by the server itself, as `ending`.
+    pub(super) fn failed(requests: usize, ending: &str) -> Self {
+        Self(HashMap::from([(ending.to_owned(), requests)]))
     }
 
     pub(super) fn all(&self) -> usize {
