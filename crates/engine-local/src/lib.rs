@@ -7,6 +7,7 @@
 mod engine;
 mod engine_thread;
 mod executor;
+mod exp;
 mod random;
 mod replay;
 mod rules;
@@ -17,6 +18,7 @@ mod step_recorder;
 
 pub use engine::{EngineOptions, LocalEngine, QueueLimits, StartError};
 pub use executor::{Executor, ExecutorError, Model, SampleSpec, StepInput, StepSequence};
+pub use exp::exp;
 pub use replay::{
     Arrival, Refusal, Replay, ReplayError, ReplayObserver, ReplayOptions, Served, SharedPrefix, StepReport,
     VirtualClock,

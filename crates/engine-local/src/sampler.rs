@@ -6,21 +6,24 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use wayfare_engine::TokenId;
 
-use crate::SampleSpec;
+use crate::{SampleSpec, exp::exp};
 
 /// How many candidates are sorted first when the most likely ones are wanted; grows as needed.
 const FIRST_SORTED: usize = 64;
+/// Logits that are looked at together.
+const CHUNK: usize = 64;
 
 /// Chooses tokens. Holds only buffers: a choice depends on the logits and the [`SampleSpec`] alone.
 #[derive(Debug, Default)]
 pub struct Sampler {
+    /// Of every token, its unnormalised probability: exp of the scaled logit minus the largest scaled logit.
+    weights: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     token: TokenId,
-    /// Unnormalised probability: exp of the scaled logit minus the largest scaled logit.
     weight: f32,
 }
 
@@ -41,6 +44,10 @@ impl Sampler {
             return Ok(most_likely);
         }
         self.weigh(logits, largest, spec);
+        if spec.top_k == 0 && spec.top_p >= 1.0 && spec.min_p <= 0.0 {
+            return Ok(self.draw_from_all(spec).unwrap_or(most_likely));
+        }
+        self.gather_candidates(spec);
         if spec.top_k > 0 {
             self.keep_most_likely(spec.top_k as usize);
         }
@@ -50,15 +57,48 @@ impl Sampler {
         Ok(self.draw(spec).unwrap_or(most_likely))
     }
 
-    /// Fills the candidates with every token that has a chance, dropping those below min-p.
+    /// Computes the weights of all tokens; that of a token which is no number is 0.
     fn weigh(&mut self, logits: &[f32], largest: f32, spec: &SampleSpec) {
         let scale = 1.0 / spec.temperature;
-        let weights = logits.iter().map(|logit| ((logit - largest) * scale).exp());
-        let candidates = (0..).zip(weights).map(|(token, weight)| Candidate { token, weight });
-        // A NaN weight fails the comparison, too.
+        self.weights.resize(logits.len(), 0.0);
+        for (weight, logit) in self.weights.iter_mut().zip(logits) {
+            let raised = exp((logit - largest) * scale, |a, b, c| a * b + c);
+            // What is infinite has no chance either, and a NaN fails the comparison.
+            *weight = if *logit <= largest { raised } else { 0.0 };
+        }
+    }
+
+    /// Fills the candidates with every token that has a chance, dropping those below min-p.
+    fn gather_candidates(&mut self, spec: &SampleSpec) {
+        let candidates = (0..).zip(&self.weights).map(|(token, &weight)| Candidate { token, weight });
         let has_chance = |candidate: &Candidate| candidate.weight > 0.0 && candidate.weight >= spec.min_p;
         self.candidates.clear();
         self.candidates.extend(candidates.filter(has_chance));
+    }
+
+    /// Draws a token, no matter how unlikely.
+    fn draw_from_all(&self, spec: &SampleSpec) -> Option<TokenId> {
+        let sum_of = |weights: &[f32]| weights.iter().sum::<f32>();
+        let total: f64 = self.weights.chunks(CHUNK).map(|weights| f64::from(sum_of(weights))).sum();
+        let mut remaining = random_number(spec) * total;
+        let mut last = None;
+        for (index, weights) in self.weights.chunks(CHUNK).enumerate() {
+            let sum = f64::from(sum_of(weights));
+            if remaining >= sum {
+                remaining -= sum;
+                continue;
+            }
+            for (token, &weight) in (index * CHUNK..).zip(weights) {
+                if weight > 0.0 {
+                    last = TokenId::try_from(token).ok();
+                    remaining -= f64::from(weight);
+                    if remaining < 0.0 {
+                        return last;
+                    }
+                }
+            }
+        }
+        last
     }
 
     /// Keeps the `count` most likely candidates, most likely first.
@@ -95,14 +135,10 @@ impl Sampler {
         self.candidates[..count].sort_unstable_by(by_weight);
     }
 
-    /// Draws one candidate. The random number depends on the seed and the position in the output alone, so
-    /// that a request gets the same answer in any batch and after a preemption.
+    /// Draws one candidate.
     fn draw(&self, spec: &SampleSpec) -> Option<TokenId> {
         let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
-        let position = u64::from(spec.output_index);
-        // An odd multiplier (2^64 / golden ratio) keeps the streams of neighbouring positions apart.
-        let stream = spec.seed ^ position.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut remaining = StdRng::seed_from_u64(stream).random::<f64>() * total;
+        let mut remaining = random_number(spec) * total;
         for candidate in &self.candidates {
             remaining -= f64::from(candidate.weight);
             if remaining < 0.0 {
@@ -113,15 +149,41 @@ impl Sampler {
     }
 }
 
+/// From 0 to below 1. Depends on the seed and the position in the output alone, so that a request gets the same
+/// answer in any batch and after a preemption.
+fn random_number(spec: &SampleSpec) -> f64 {
+    let position = u64::from(spec.output_index);
+    // An odd multiplier (2^64 / golden ratio) keeps the streams of neighbouring positions apart.
+    let stream = spec.seed ^ position.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    StdRng::seed_from_u64(stream).random()
+}
+
 /// The largest finite logit and its token.
 fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
-    let mut best: Option<(TokenId, f32)> = None;
-    for (token, &logit) in (0..).zip(logits) {
-        if logit.is_finite() && best.is_none_or(|(_, largest)| logit > largest) {
-            best = Some((token, logit));
+    let mut maxima = [f32::NEG_INFINITY; CHUNK];
+    let (chunks, rest) = logits.as_chunks::<CHUNK>();
+    for chunk in chunks {
+        for (maximum, &logit) in maxima.iter_mut().zip(chunk) {
+            // A NaN fails the comparison.
+            *maximum = if logit > *maximum { logit } else { *maximum };
         }
     }
-    best
+    let largest = maxima.iter().chain(rest).fold(f32::NEG_INFINITY, |largest, &logit| largest.max(logit));
+    let largest = if largest == f32::INFINITY {
+        logits.iter().filter(|logit| logit.is_finite()).copied().fold(f32::NEG_INFINITY, f32::max)
+    } else {
+        largest
+    };
+    if largest == f32::NEG_INFINITY {
+        return None;
+    }
+    // Vector instructions find the chunk, and then the place within it.
+    let is_largest = |&logit: &f32| logit == largest;
+    let chunk = logits
+        .chunks(CHUNK)
+        .position(|chunk| chunk.iter().fold(false, |any, logit| any | is_largest(logit)))?;
+    let within = logits[chunk * CHUNK..].iter().position(is_largest)?;
+    Some((TokenId::try_from(chunk * CHUNK + within).ok()?, largest))
 }
 
 #[cfg(test)]
@@ -182,6 +244,7 @@ mod tests {
         let logits = vec![0.0; 5000];
         let mut sampler = Sampler::default();
         sampler.weigh(&logits, 0.0, &PLAIN);
+        sampler.gather_candidates(&PLAIN);
         sampler.keep_nucleus(0.5);
         assert_eq!(sampler.candidates.len(), 2500);
     }

@@ -1,12 +1,12 @@
 //! Tokens per second of the default model: prefill of whole prompts, and decoding of several sequences at once.
 //!
-//! `cargo bench -p wayfare-model-cpu -- [threads=N] [full] [part of a row's name]`
+//! `cargo bench -p wayfare-model-cpu -- [threads=N] [full] [slower|slowest] [part of a row's name]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::time::Instant;
 use wayfare_engine::RequestId;
 use wayfare_engine_local::{Model, SampleSpec, StepInput, StepSequence};
-use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_model_cpu::{CpuModel, Instructions, KvCacheType, LoadOptions, ModelSource, WeightPrecision};
 use wayfare_testkit::default_model_path;
 
 const BLOCK_SIZE: usize = 16;
@@ -19,11 +19,18 @@ const SAMPLE: SampleSpec =
 fn main() {
     let mut threads = 2;
     let mut precision = WeightPrecision::Quantised;
+    let mut instructions = Instructions::detect();
     let mut wanted = String::new();
     for argument in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
         match argument.strip_prefix("threads=") {
             Some(number) => threads = number.parse().expect("threads=N"),
             None if argument == "full" => precision = WeightPrecision::Full,
+            None if argument == "slower" => {
+                instructions = Instructions::available().nth(1).unwrap_or(instructions)
+            }
+            None if argument == "slowest" => {
+                instructions = Instructions::available().last().unwrap_or(instructions)
+            }
             None => wanted = argument,
         }
     }
@@ -34,12 +41,14 @@ fn main() {
         max_model_len: MAX_MODEL_LEN,
         threads,
         precision,
+        kv_cache_type: KvCacheType::default(),
+        instructions: Some(instructions),
     };
     let start = now();
     let model = source.load(&options, &mut |_, _| {}).expect("the model loads");
     let mut rig = Rig { model, input: StepInput::default(), logits: Vec::new() };
     println!(
-        "{precision:?}, {threads} threads, {} MB of weights, loaded in {:.2} s",
+        "{precision:?}, {instructions}, {threads} threads, {} MB of weights, loaded in {:.2} s",
         source.weight_bytes(precision) / 1_000_000,
         seconds_since(start)
     );

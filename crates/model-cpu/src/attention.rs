@@ -9,14 +9,11 @@
 )]
 
 use crate::{
-    kernels::{
-        LANES,
-        vector::{multiply_add, softmax},
-        widen_f16,
-    },
-    kv_cache::{KvLayout, LayerCache},
+    kernels::{Instructions, Kernel, LANES, Lanes, vector::softmax},
+    kv_cache::{Component, KvLayout, LayerCache},
     parallel::{DisjointMut, Team},
 };
+use std::marker::PhantomData;
 use wayfare_engine_local::StepInput;
 
 /// Query rows (tokens times heads) of one task; more would spill the scores of long contexts from the cache.
@@ -101,8 +98,9 @@ impl AttentionPlan {
     }
 
     /// Writes for each token and head of the prepared step the attention output, head after head, to `out`.
-    pub(crate) fn run(
+    pub(crate) fn run<C: Component>(
         &mut self,
+        instructions: Instructions,
         team: &Team,
         shape: &AttentionShape,
         input: &StepInput,
@@ -116,7 +114,7 @@ impl AttentionPlan {
             // SAFETY: calls with the same worker number do not overlap.
             let scratch = unsafe { &mut scratch.part(worker..worker + 1)[0] };
             let call = Call { shape, input, layer, task: tasks[index] };
-            call.run(scratch, &out);
+            instructions.run(TaskKernel { call, scratch, out: &out, components: PhantomData::<C> });
         });
     }
 }
@@ -134,8 +132,25 @@ struct Call<'a> {
     task: Task,
 }
 
+struct TaskKernel<'a, C> {
+    call: Call<'a>,
+    scratch: &'a mut Scratch,
+    out: &'a DisjointMut<'a, f32>,
+    components: PhantomData<C>,
+}
+
+impl<C: Component> Kernel for TaskKernel<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        self.call.run::<L, C>(lanes, self.scratch, self.out);
+    }
+}
+
 impl Call<'_> {
-    fn run(&self, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
+    #[inline(always)]
+    fn run<L: Lanes, C: Component>(&self, lanes: L, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
         let KvLayout { block_size, head_dim, num_kv_heads, .. } = self.shape.layout;
         let Task { sequence, first_token, num_tokens, kv_head } = self.task;
         let sequence = &self.input.sequences[sequence];
@@ -166,24 +181,36 @@ impl Call<'_> {
         }
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
             let start = self.shape.layout.start(block as usize, kv_head);
-            widen_f16(&self.layer.cache.keys()[start..start + floats.len()], floats);
-            block_scores(queries, floats, head_dim, block_size, scores, stride, index * block_size);
+            let keys = &self.layer.cache.keys::<C>()[start..start + floats.len()];
+            let scores = BlockScores { scores: &mut *scores, stride, first: index * block_size };
+            if num_rows <= ROWS_AT_ONCE {
+                block_scores(lanes, queries, keys, head_dim, block_size, scores);
+            } else {
+                widen(lanes, keys, floats);
+                block_scores(lanes, queries, floats, head_dim, block_size, scores);
+            }
         }
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
             let position = first_position + row / group;
             let visible = oldest_of(position).max(base) - base..position + 1 - base;
             scores[..visible.start].fill(0.0);
             scores[visible.end..].fill(0.0);
-            softmax(&mut scores[visible]);
+            softmax(lanes, &mut scores[visible]);
         }
         outputs.fill(0.0);
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
             // Positions from `end` on hold whatever was there before, which may not even be a number.
             let count = block_size.min(end - base - index * block_size);
             let start = self.shape.layout.start(block as usize, kv_head);
-            let values = &mut floats[..count * head_dim];
-            widen_f16(&self.layer.cache.values()[start..start + values.len()], values);
-            add_values(scores, stride, index * block_size, values, head_dim, outputs);
+            let values = &self.layer.cache.values::<C>()[start..start + count * head_dim];
+            let weights = BlockWeights { weights: scores, stride, first: index * block_size };
+            if num_rows <= ROWS_AT_ONCE {
+                add_values(lanes, weights, values, head_dim, outputs);
+            } else {
+                let floats = &mut floats[..values.len()];
+                widen(lanes, values, floats);
+                add_values(lanes, weights, floats, head_dim, outputs);
+            }
         }
         let width = self.shape.num_heads * head_dim;
         for (token, outputs) in outputs.chunks_exact(group * head_dim).enumerate() {
@@ -194,126 +221,197 @@ impl Call<'_> {
     }
 }
 
-/// Writes the scores of all rows with the positions of one block to `scores`, from `first` on in each row.
-fn block_scores(
-    queries: &[f32],
-    keys: &[f32],
-    head_dim: usize,
-    block_size: usize,
-    scores: &mut [f32],
+/// Converts stored components to floats. For many rows it pays to do so once.
+#[inline(always)]
+fn widen<L: Lanes, C: Component>(lanes: L, stored: &[C], floats: &mut [f32]) {
+    let (stored_lanes, stored_rest) = stored.as_chunks::<LANES>();
+    let (float_lanes, float_rest) = floats.as_chunks_mut::<LANES>();
+    for (stored, floats) in stored_lanes.iter().zip(float_lanes) {
+        lanes.store(C::widen(lanes, stored), floats);
+    }
+    let mut padded = [0.0; LANES];
+    lanes.store(load(lanes, stored_rest), &mut padded);
+    float_rest.copy_from_slice(&padded[..float_rest.len()]);
+}
+
+/// The first 16 components, filled up with zeros where there are fewer.
+#[inline(always)]
+fn load<L: Lanes, C: Component>(lanes: L, stored: &[C]) -> L::Floats {
+    if let Some(stored) = stored.first_chunk() {
+        return C::widen(lanes, stored);
+    }
+    let mut padded = [C::zeroed(); LANES];
+    padded[..stored.len()].copy_from_slice(stored);
+    C::widen(lanes, &padded)
+}
+
+/// Where the scores of one block go: `stride` apart for each row, from `first` on.
+struct BlockScores<'a> {
+    scores: &'a mut [f32],
     stride: usize,
     first: usize,
+}
+
+/// Writes the scores of all rows with the positions of one block.
+#[inline(always)]
+fn block_scores<L: Lanes, C: Component>(
+    lanes: L,
+    queries: &[f32],
+    keys: &[C],
+    head_dim: usize,
+    block_size: usize,
+    out: BlockScores<'_>,
 ) {
+    let BlockScores { scores, stride, first } = out;
     let groups = queries.chunks(ROWS_AT_ONCE * head_dim).zip(scores.chunks_mut(ROWS_AT_ONCE * stride));
     for (queries, scores) in groups {
         for start in (0..block_size).step_by(LANES) {
             let count = LANES.min(block_size - start);
-            let mut rows = scores.chunks_exact_mut(stride);
-            let mut keep = |sums: &[[f32; LANES]]| {
-                for (sums, row) in sums.iter().zip(&mut rows) {
-                    row[first + start..first + start + count].copy_from_slice(&sums[..count]);
-                }
-            };
+            let keys = KeyLanes { keys: &keys[start..], block_size, count };
+            let out = BlockScores { scores: &mut *scores, stride, first: first + start };
             match queries.len() / head_dim {
-                1 => keep(&lane_scores::<1>(queries, keys, head_dim, block_size, start, count)),
-                2 => keep(&lane_scores::<2>(queries, keys, head_dim, block_size, start, count)),
-                3 => keep(&lane_scores::<3>(queries, keys, head_dim, block_size, start, count)),
-                _ => keep(&lane_scores::<ROWS_AT_ONCE>(queries, keys, head_dim, block_size, start, count)),
+                1 => lane_scores::<L, C, 1>(lanes, queries, keys, head_dim, out),
+                2 => lane_scores::<L, C, 2>(lanes, queries, keys, head_dim, out),
+                3 => lane_scores::<L, C, 3>(lanes, queries, keys, head_dim, out),
+                _ => lane_scores::<L, C, ROWS_AT_ONCE>(lanes, queries, keys, head_dim, out),
             }
         }
     }
 }
 
-/// Scores of `ROWS` rows with up to 16 positions from `start` on.
-#[inline]
-fn lane_scores<const ROWS: usize>(
-    queries: &[f32],
-    keys: &[f32],
-    head_dim: usize,
+/// `count` positions of a block: a dimension starts `block_size` after the one before.
+#[derive(Clone, Copy)]
+struct KeyLanes<'a, C> {
+    keys: &'a [C],
     block_size: usize,
-    start: usize,
     count: usize,
-) -> [[f32; LANES]; ROWS] {
-    let queries: [&[f32]; ROWS] = std::array::from_fn(|row| &queries[row * head_dim..(row + 1) * head_dim]);
-    let mut sums = [[0.0; LANES]; ROWS];
-    let mut add = |dimension: usize, keys: &[f32; LANES]| {
-        for (sums, query) in sums.iter_mut().zip(&queries) {
-            let query = query[dimension];
-            for (sum, key) in sums.iter_mut().zip(keys) {
-                *sum = multiply_add(query, *key, *sum);
-            }
-        }
-    };
-    for (dimension, keys) in keys.chunks_exact(block_size).enumerate() {
-        if let Some(keys) = keys[start..].first_chunk() {
-            add(dimension, keys);
-        } else {
-            let mut padded = [0.0; LANES];
-            padded[..count].copy_from_slice(&keys[start..start + count]);
-            add(dimension, &padded);
-        }
-    }
-    sums
 }
 
-/// Adds the values of one block, weighted by the scores from `first` on in each row, to all rows' outputs.
-fn add_values(
-    scores: &[f32],
+/// Scores of `ROWS` rows with up to 16 positions.
+#[inline(always)]
+fn lane_scores<L: Lanes, C: Component, const ROWS: usize>(
+    lanes: L,
+    queries: &[f32],
+    keys: KeyLanes<'_, C>,
+    head_dim: usize,
+    out: BlockScores<'_>,
+) {
+    let queries: [&[f32]; ROWS] = std::array::from_fn(|row| &queries[row * head_dim..(row + 1) * head_dim]);
+    let mut sums = [lanes.splat(0.0); ROWS];
+    for (dimension, keys_of) in keys.keys.chunks(keys.block_size).enumerate() {
+        let keys_of =
+            if keys.count == LANES { load(lanes, keys_of) } else { load(lanes, &keys_of[..keys.count]) };
+        for (sum, query) in sums.iter_mut().zip(&queries) {
+            *sum = lanes.multiply_add(lanes.splat(query[dimension]), keys_of, *sum);
+        }
+    }
+    let BlockScores { scores, stride, first } = out;
+    for (row, sum) in sums.into_iter().enumerate() {
+        let target = &mut scores[row * stride + first..][..keys.count];
+        store(lanes, sum, target);
+    }
+}
+
+/// The first of 16 floats.
+#[inline(always)]
+fn store<L: Lanes>(lanes: L, floats: L::Floats, target: &mut [f32]) {
+    if let Some(target) = target.as_mut_array() {
+        lanes.store(floats, target);
+    } else {
+        let mut padded = [0.0; LANES];
+        lanes.store(floats, &mut padded);
+        target.copy_from_slice(&padded[..target.len()]);
+    }
+}
+
+/// The weights of one block's positions: `stride` apart for each row, from `first` on.
+#[derive(Clone, Copy)]
+struct BlockWeights<'a> {
+    weights: &'a [f32],
     stride: usize,
     first: usize,
-    values: &[f32],
+}
+
+/// Adds the weighted values of one block to all rows' outputs.
+#[inline(always)]
+fn add_values<L: Lanes, C: Component>(
+    lanes: L,
+    weights: BlockWeights<'_>,
+    values: &[C],
     head_dim: usize,
     outputs: &mut [f32],
 ) {
-    let groups = scores.chunks(ROWS_AT_ONCE * stride).zip(outputs.chunks_mut(ROWS_AT_ONCE * head_dim));
-    for (scores, outputs) in groups {
-        let scores = &scores[first..];
+    let BlockWeights { weights, stride, first } = weights;
+    let groups = weights.chunks(ROWS_AT_ONCE * stride).zip(outputs.chunks_mut(ROWS_AT_ONCE * head_dim));
+    for (weights, outputs) in groups {
+        let weights = BlockWeights { weights, stride, first };
         match outputs.len() / head_dim {
-            1 => add_weighted::<1>(scores, stride, values, head_dim, outputs),
-            2 => add_weighted::<2>(scores, stride, values, head_dim, outputs),
-            3 => add_weighted::<3>(scores, stride, values, head_dim, outputs),
-            _ => add_weighted::<ROWS_AT_ONCE>(scores, stride, values, head_dim, outputs),
+            1 => add_rows::<L, C, 1>(lanes, weights, values, head_dim, outputs),
+            2 => add_rows::<L, C, 2>(lanes, weights, values, head_dim, outputs),
+            3 => add_rows::<L, C, 3>(lanes, weights, values, head_dim, outputs),
+            _ => add_rows::<L, C, ROWS_AT_ONCE>(lanes, weights, values, head_dim, outputs),
         }
     }
 }
 
-#[inline]
-fn add_weighted<const ROWS: usize>(
-    scores: &[f32],
-    stride: usize,
-    values: &[f32],
+#[inline(always)]
+fn add_rows<L: Lanes, C: Component, const ROWS: usize>(
+    lanes: L,
+    weights: BlockWeights<'_>,
+    values: &[C],
     head_dim: usize,
     outputs: &mut [f32],
 ) {
-    /// Dimensions whose sums stay in registers while the positions pass by.
-    const WIDTH: usize = 2 * LANES;
+    let mut start = 0;
+    while start + 2 * LANES <= head_dim {
+        add_dimensions::<L, C, ROWS, 2>(lanes, weights, values, head_dim, start, outputs);
+        start += 2 * LANES;
+    }
+    while start < head_dim {
+        add_dimensions::<L, C, ROWS, 1>(lanes, weights, values, head_dim, start, outputs);
+        start += LANES;
+    }
+}
+
+/// The same for `VECTORS` times 16 dimensions from `start` on, or as many as there are; their sums stay in registers
+/// while the positions pass by.
+#[inline(always)]
+fn add_dimensions<L: Lanes, C: Component, const ROWS: usize, const VECTORS: usize>(
+    lanes: L,
+    weights: BlockWeights<'_>,
+    values: &[C],
+    head_dim: usize,
+    start: usize,
+    outputs: &mut [f32],
+) {
     let count = values.len() / head_dim;
-    let scores: [&[f32]; ROWS] = std::array::from_fn(|row| &scores[row * stride..row * stride + count]);
-    let whole = head_dim / WIDTH * WIDTH;
-    for start in (0..whole).step_by(WIDTH) {
-        let mut sums = [[0.0f32; WIDTH]; ROWS];
-        for (row, sums) in sums.iter_mut().enumerate() {
-            sums.copy_from_slice(&outputs[row * head_dim + start..row * head_dim + start + WIDTH]);
-        }
-        for (position, values) in values.chunks_exact(head_dim).enumerate() {
-            let Some(values) = values[start..].first_chunk::<WIDTH>() else { continue };
-            for (sums, scores) in sums.iter_mut().zip(&scores) {
-                let weight = scores[position];
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = multiply_add(weight, *value, *sum);
-                }
-            }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            outputs[row * head_dim + start..row * head_dim + start + WIDTH].copy_from_slice(sums);
+    let weights: [&[f32]; ROWS] =
+        std::array::from_fn(|row| &weights.weights[row * weights.stride + weights.first..][..count]);
+    let width = (VECTORS * LANES).min(head_dim - start);
+    let mut sums = [[lanes.splat(0.0); VECTORS]; ROWS];
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let outputs = &outputs[row * head_dim + start..][..width];
+        for (vector, sum) in sums.iter_mut().enumerate() {
+            *sum = load(lanes, &outputs[vector * LANES..]);
         }
     }
-    for (row, scores) in scores.iter().enumerate() {
-        let outputs = &mut outputs[row * head_dim + whole..(row + 1) * head_dim];
-        for (position, values) in values.chunks_exact(head_dim).enumerate() {
-            for (output, value) in outputs.iter_mut().zip(&values[whole..]) {
-                *output = multiply_add(scores[position], *value, *output);
+    for (position, values) in values.chunks_exact(head_dim).enumerate() {
+        let values = &values[start..start + width];
+        let mut loaded = [lanes.splat(0.0); VECTORS];
+        for (vector, loaded) in loaded.iter_mut().enumerate() {
+            *loaded = load(lanes, &values[vector * LANES..]);
+        }
+        for (sums, weights) in sums.iter_mut().zip(&weights) {
+            let weight = lanes.splat(weights[position]);
+            for (sum, value) in sums.iter_mut().zip(loaded) {
+                *sum = lanes.multiply_add(weight, value, *sum);
             }
+        }
+    }
+    for (row, sums) in sums.into_iter().enumerate() {
+        let outputs = &mut outputs[row * head_dim + start..][..width];
+        for (outputs, sum) in outputs.chunks_mut(LANES).zip(sums) {
+            store(lanes, sum, outputs);
         }
     }
 }

@@ -1,14 +1,99 @@
 //! Keys and values of all blocks.
 
-use crate::parallel::DisjointMut;
-use half::f16;
+use crate::{
+    kernels::{LANES, Lanes},
+    parallel::DisjointMut,
+};
+use half::{bf16, f16};
 use memmap2::MmapMut;
-use std::io;
+use std::{fmt, io};
 
-/// Bytes of a stored key or value component: half precision. Attention over long contexts is bound by reading
-/// the cache, so half the bytes is nearly half the time, and its 11 significant bits are below what the rest of
-/// the arithmetic adds as error; bfloat16's 8 would not be.
-const COMPONENT_BYTES: usize = size_of::<u16>();
+/// What keys and values are stored as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvCacheType {
+    /// Half precision. Attention over long contexts is bound by reading the cache, so half the bytes is nearly half
+    /// the time, and its 11 significant bits are below what the rest of the arithmetic adds as error.
+    #[default]
+    Float16,
+    /// As many bits with a wider range and 8 of them significant, as models in bfloat16 have had in training.
+    BFloat16,
+    /// The numbers as they were computed.
+    Float32,
+}
+
+impl KvCacheType {
+    /// Bytes of a stored component.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Float16 | Self::BFloat16 => 2,
+            Self::Float32 => 4,
+        }
+    }
+}
+
+impl fmt::Display for KvCacheType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Float16 => "float16",
+            Self::BFloat16 => "bfloat16",
+            Self::Float32 => "float32",
+        })
+    }
+}
+
+/// A stored component of a key or value.
+pub(crate) trait Component: bytemuck::Pod + Send + Sync {
+    fn widen<L: Lanes>(lanes: L, stored: &[Self; LANES]) -> L::Floats;
+    fn narrow<L: Lanes>(lanes: L, floats: &[f32; LANES]) -> [Self; LANES];
+}
+
+impl Component for f16 {
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, stored: &[Self; LANES]) -> L::Floats {
+        lanes.widen_f16(bytemuck::cast_ref(stored))
+    }
+
+    /// What is too large becomes the largest number, as infinity would spoil the row.
+    #[inline(always)]
+    fn narrow<L: Lanes>(lanes: L, floats: &[f32; LANES]) -> [Self; LANES] {
+        let mut bounded = *floats;
+        for float in &mut bounded {
+            *float = float.clamp(-65504.0, 65504.0);
+        }
+        bytemuck::cast(lanes.narrow_f16(lanes.load(&bounded)))
+    }
+}
+
+impl Component for bf16 {
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, stored: &[Self; LANES]) -> L::Floats {
+        let mut floats = [0.0; LANES];
+        for (float, component) in floats.iter_mut().zip(stored) {
+            *float = f32::from_bits(u32::from(component.to_bits()) << 16);
+        }
+        lanes.load(&floats)
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes>(_: L, floats: &[f32; LANES]) -> [Self; LANES] {
+        // Numbers that would round up to infinity become the largest one.
+        const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
+        floats.map(|float| bf16::from_f32(float.clamp(-LARGEST, LARGEST)))
+    }
+}
+
+impl Component for f32 {
+    #[inline(always)]
+    fn widen<L: Lanes>(lanes: L, stored: &[Self; LANES]) -> L::Floats {
+        lanes.load(stored)
+    }
+
+    #[inline(always)]
+    fn narrow<L: Lanes>(_: L, floats: &[f32; LANES]) -> [Self; LANES] {
+        *floats
+    }
+}
 
 /// How a layer's keys and values are laid out. Blocks are cut by head, so that one head's part of a block is
 /// contiguous: keys dimension by dimension (all positions of one dimension side by side, for scores of many
@@ -42,30 +127,36 @@ impl KvLayout {
 }
 
 /// Bytes of KV cache per token position.
-pub(crate) fn bytes_per_token(num_layers: usize, num_kv_heads: usize, head_dim: usize) -> u64 {
-    (2 * num_layers * num_kv_heads * head_dim * COMPONENT_BYTES) as u64
+pub(crate) fn bytes_per_token(
+    num_layers: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    kind: KvCacheType,
+) -> u64 {
+    (2 * num_layers * num_kv_heads * head_dim * kind.bytes()) as u64
 }
 
-/// One layer's cache, as half precision bits.
+/// One layer's cache.
 pub(crate) struct LayerCache {
     keys: Zeroed,
     values: Zeroed,
 }
 
 impl LayerCache {
-    /// An empty cache.
+    /// An empty cache of so many components of keys, and of values.
     ///
     /// # Errors
     /// When the system does not promise the memory.
-    pub(crate) fn new(components: usize) -> io::Result<Self> {
-        Ok(Self { keys: Zeroed::new(components)?, values: Zeroed::new(components)? })
+    pub(crate) fn new(components: usize, kind: KvCacheType) -> io::Result<Self> {
+        let zeroed = || MmapMut::map_anon(components * kind.bytes()).map(Zeroed);
+        Ok(Self { keys: zeroed()?, values: zeroed()? })
     }
 
-    pub(crate) fn keys(&self) -> &[u16] {
+    pub(crate) fn keys<C: Component>(&self) -> &[C] {
         self.keys.components()
     }
 
-    pub(crate) fn values(&self) -> &[u16] {
+    pub(crate) fn values<C: Component>(&self) -> &[C] {
         self.values.components()
     }
 }
@@ -75,28 +166,24 @@ impl LayerCache {
 struct Zeroed(MmapMut);
 
 impl Zeroed {
-    fn new(components: usize) -> io::Result<Self> {
-        MmapMut::map_anon(components * COMPONENT_BYTES).map(Self)
-    }
-
-    fn components(&self) -> &[u16] {
+    fn components<C: Component>(&self) -> &[C] {
         // A mapping starts with a page and is a whole number of components long.
         bytemuck::cast_slice(&self.0)
     }
 
-    fn components_mut(&mut self) -> &mut [u16] {
+    fn components_mut<C: Component>(&mut self) -> &mut [C] {
         bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
 /// Writes keys and values of single positions into a layer's cache from several threads.
-pub(crate) struct LayerWriter<'a> {
+pub(crate) struct LayerWriter<'a, C> {
     layout: KvLayout,
-    keys: DisjointMut<'a, u16>,
-    values: DisjointMut<'a, u16>,
+    keys: DisjointMut<'a, C>,
+    values: DisjointMut<'a, C>,
 }
 
-impl<'a> LayerWriter<'a> {
+impl<'a, C: Component> LayerWriter<'a, C> {
     pub(crate) fn new(layout: KvLayout, cache: &'a mut LayerCache) -> Self {
         Self {
             layout,
@@ -110,23 +197,41 @@ impl<'a> LayerWriter<'a> {
     /// # Safety
     /// No other thread may write the same head, block and offset.
     #[allow(unsafe_code, reason = "threads write different positions of one cache")]
-    pub(crate) unsafe fn write(&self, block: usize, offset: usize, head: usize, key: &[f32], value: &[f32]) {
+    #[inline(always)]
+    pub(crate) unsafe fn write<L: Lanes>(
+        &self,
+        lanes: L,
+        block: usize,
+        offset: usize,
+        head: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
         let start = self.layout.start(block, head);
-        for (dimension, &component) in key.iter().enumerate() {
-            let at = start + dimension * self.layout.block_size + offset;
-            // SAFETY: one component of this position only.
-            unsafe { self.keys.part(at..at + 1)[0] = to_bits(component) };
+        for (index, chunk) in key.chunks(LANES).enumerate() {
+            for (dimension, component) in (index * LANES..).zip(&narrow::<C, L>(lanes, chunk)[..chunk.len()])
+            {
+                let at = start + dimension * self.layout.block_size + offset;
+                // SAFETY: one component of this position only.
+                unsafe { self.keys.part(at..at + 1)[0] = *component };
+            }
         }
         let at = start + offset * self.layout.head_dim;
         // SAFETY: this position only.
         let target = unsafe { self.values.part(at..at + self.layout.head_dim) };
-        for (target, &component) in target.iter_mut().zip(value) {
-            *target = to_bits(component);
+        for (target, chunk) in target.chunks_mut(LANES).zip(value.chunks(LANES)) {
+            target.copy_from_slice(&narrow::<C, L>(lanes, chunk)[..chunk.len()]);
         }
     }
 }
 
-/// Half precision bits; what is too large becomes the largest number, as infinity would spoil the row.
-fn to_bits(component: f32) -> u16 {
-    f16::from_f32(component.clamp(-65504.0, 65504.0)).to_bits()
+/// Up to 16 components, filled up with zeros.
+#[inline(always)]
+fn narrow<C: Component, L: Lanes>(lanes: L, floats: &[f32]) -> [C; LANES] {
+    if let Some(floats) = floats.first_chunk() {
+        return C::narrow(lanes, floats);
+    }
+    let mut padded = [0.0; LANES];
+    padded[..floats.len()].copy_from_slice(floats);
+    C::narrow(lanes, &padded)
 }

@@ -21,5 +21,7 @@ mod tensors;
 pub use config::Architecture;
 pub use error::LoadError;
 pub use gguf::GgufVocabulary;
+pub use kernels::Instructions;
+pub use kv_cache::KvCacheType;
 pub use model::CpuModel;
 pub use source::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};

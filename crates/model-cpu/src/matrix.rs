@@ -1,15 +1,15 @@
 //! Weight matrices in the form the products want.
 //!
 //! One packed form serves one row and many alike: 4 or 8 bits per weight with a scale and a minimum for each 32,
-//! multiplied with activations of 15 bits by integer dot products. For few rows the time is that of reading the
-//! weights, for many that of the products; this form is the smallest, and even with two dot products for each
-//! weight faster than float products. The other form is plain 32-bit floats, for exact results.
+//! multiplied with activations of 8 bits, or of 15 where these are too coarse, by integer dot products. For few
+//! rows the time is that of reading the weights, for many that of the products; this form is the smallest, and faster
+//! than float products. The other form is plain 32-bit floats, for exact results.
 
 mod packing;
 mod product;
 
 pub(crate) use packing::{MatrixPacker, decode};
-pub(crate) use product::{Activations, Projection};
+pub(crate) use product::{Activations, Projection, RowSource};
 
 use crate::kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP};
 

@@ -5,11 +5,12 @@ mod step;
 use crate::{
     attention::{AttentionPlan, AttentionShape, LayerAttention},
     config::{ModelConfig, RopeFrequencies},
-    kernels::vector,
-    kv_cache::{KvLayout, LayerCache, LayerWriter},
-    matrix::{Activations, FormKind, Projection},
+    kernels::{Instructions, Kernel, Lanes, vector},
+    kv_cache::{Component, KvCacheType, KvLayout, LayerCache, LayerWriter},
+    matrix::{Activations, FormKind, Projection, RowSource},
     parallel::{DisjointMut, Team},
 };
+use half::{bf16, f16};
 use step::{StepChecker, TokenPlace};
 use wayfare_engine_local::{ExecutorError, Model, StepInput};
 
@@ -19,8 +20,10 @@ pub struct CpuModel {
     frequencies: RopeFrequencies,
     weights: Weights,
     caches: Vec<LayerCache>,
+    cache_type: KvCacheType,
     layout: KvLayout,
     team: Team,
+    instructions: Instructions,
     form: FormKind,
     checker: StepChecker,
     scratch: Scratch,
@@ -33,8 +36,10 @@ pub(crate) struct ModelParts {
     pub(crate) frequencies: RopeFrequencies,
     pub(crate) weights: Weights,
     pub(crate) caches: Vec<LayerCache>,
+    pub(crate) cache_type: KvCacheType,
     pub(crate) layout: KvLayout,
     pub(crate) team: Team,
+    pub(crate) instructions: Instructions,
     pub(crate) max_model_len: usize,
     pub(crate) form: FormKind,
 }
@@ -96,8 +101,10 @@ impl CpuModel {
             frequencies: parts.frequencies,
             weights: parts.weights,
             caches: parts.caches,
+            cache_type: parts.cache_type,
             layout: parts.layout,
             team: parts.team,
+            instructions: parts.instructions,
             form: parts.form,
             checker,
             scratch: Scratch::default(),
@@ -126,10 +133,16 @@ impl Model for CpuModel {
             weights: &self.weights,
             layout: self.layout,
             team: &self.team,
+            instructions: self.instructions,
             form: self.form,
             input,
         };
-        forward.run(&mut self.caches, &mut self.scratch, &mut self.plan, take_row);
+        let (caches, scratch, plan) = (&mut self.caches, &mut self.scratch, &mut self.plan);
+        match self.cache_type {
+            KvCacheType::Float16 => forward.run::<f16>(caches, scratch, plan, take_row),
+            KvCacheType::BFloat16 => forward.run::<bf16>(caches, scratch, plan, take_row),
+            KvCacheType::Float32 => forward.run::<f32>(caches, scratch, plan, take_row),
+        }
         Ok(())
     }
 }
@@ -141,12 +154,13 @@ struct Forward<'a> {
     weights: &'a Weights,
     layout: KvLayout,
     team: &'a Team,
+    instructions: Instructions,
     form: FormKind,
     input: &'a StepInput,
 }
 
 impl Forward<'_> {
-    fn run(
+    fn run<C: Component>(
         &self,
         caches: &mut [LayerCache],
         scratch: &mut Scratch,
@@ -154,7 +168,7 @@ impl Forward<'_> {
         take_row: &mut dyn FnMut(&mut [f32]),
     ) {
         let config = self.config;
-        let (team, epsilon) = (self.team, config.rms_norm_eps);
+        let (instructions, team, epsilon) = (self.instructions, self.team, config.rms_norm_eps);
         let num_rows = scratch.places.len();
         let (hidden, query_width, inner) =
             (config.hidden_size, config.query_width(), config.intermediate_size);
@@ -184,60 +198,38 @@ impl Forward<'_> {
 
         for (layer, cache) in self.weights.layers.iter().zip(caches) {
             inputs.resize(num_rows, hidden);
-            inputs.fill(team, num_rows, self.form, |row, out| {
-                vector::rms_norm(
-                    &residual[row * hidden..(row + 1) * hidden],
-                    &layer.attention_norm,
-                    epsilon,
-                    out,
-                );
-            });
-            layer.query_key_value.apply(team, inputs, num_rows, query_key_value, false);
+            let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon, chosen: None };
+            inputs.fill(instructions, team, num_rows, self.form, &source);
+            layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
             let angles = Angles { cosines, sines };
-            self.rotate_and_store(layer, cache, query_key_value, places, angles);
+            self.rotate_and_store::<C>(layer, cache, query_key_value, places, angles);
             let inputs_of_layer = LayerAttention { cache, queries: query_key_value, window: layer.window };
-            plan.run(team, &shape, self.input, inputs_of_layer, attended);
+            plan.run::<C>(instructions, team, &shape, self.input, inputs_of_layer, attended);
 
             inputs.resize(num_rows, query_width);
-            inputs.fill(team, num_rows, self.form, |row, out| {
-                out.copy_from_slice(&attended[row * query_width..(row + 1) * query_width]);
-            });
-            layer.output.apply(team, inputs, num_rows, residual, true);
+            inputs.fill(instructions, team, num_rows, self.form, &Plain { rows: attended });
+            layer.output.apply(instructions, team, inputs, num_rows, residual, true);
 
             inputs.resize(num_rows, hidden);
-            inputs.fill(team, num_rows, self.form, |row, out| {
-                vector::rms_norm(
-                    &residual[row * hidden..(row + 1) * hidden],
-                    &layer.feed_forward_norm,
-                    epsilon,
-                    out,
-                );
-            });
-            layer.gate_up.apply(team, inputs, num_rows, gate_up, false);
+            let source =
+                Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon, chosen: None };
+            inputs.fill(instructions, team, num_rows, self.form, &source);
+            layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
             inputs.resize(num_rows, inner);
-            inputs.fill(team, num_rows, self.form, |row, out| {
-                let (gate, up) = gate_up[2 * row * inner..2 * (row + 1) * inner].split_at(inner);
-                vector::gated_silu(gate, up, out);
-            });
-            layer.down.apply(team, inputs, num_rows, residual, true);
+            inputs.fill(instructions, team, num_rows, self.form, &Gated { rows: gate_up });
+            layer.down.apply(instructions, team, inputs, num_rows, residual, true);
         }
 
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         // A long prompt whose log-probabilities are wanted has more logits than fit into memory.
         for wanted in wanted.chunks((MAX_LOGITS / config.vocab_size).max(MIN_HEAD_ROWS)) {
             inputs.resize(wanted.len(), hidden);
-            inputs.fill(team, wanted.len(), self.form, |index, out| {
-                let row = wanted[index];
-                vector::rms_norm(
-                    &residual[row * hidden..(row + 1) * hidden],
-                    &self.weights.final_norm,
-                    epsilon,
-                    out,
-                );
-            });
+            let weights = &self.weights.final_norm;
+            let source = Normalised { rows: residual, weights, epsilon, chosen: Some(wanted) };
+            inputs.fill(instructions, team, wanted.len(), self.form, &source);
             grow(logits, wanted.len() * config.vocab_size);
             let rows = &mut logits[..wanted.len() * config.vocab_size];
-            head.apply(team, inputs, wanted.len(), rows, false);
+            head.apply(instructions, team, inputs, wanted.len(), rows, false);
             rows.chunks_exact_mut(config.vocab_size).for_each(&mut *take_row);
         }
     }
@@ -271,8 +263,8 @@ impl Forward<'_> {
     }
 
     /// Normalises and rotates queries and keys, and writes keys and values to the cache.
-    #[allow(unsafe_code, reason = "tasks write disjoint rows and disjoint positions of the cache")]
-    fn rotate_and_store(
+    #[allow(unsafe_code, reason = "tasks write disjoint rows")]
+    fn rotate_and_store<C: Component>(
         &self,
         layer: &Layer,
         cache: &mut LayerCache,
@@ -280,32 +272,19 @@ impl Forward<'_> {
         places: &[TokenPlace],
         angles: Angles<'_>,
     ) {
-        let config = self.config;
-        let (head_dim, half) = (config.head_dim, config.head_dim / 2);
         let stride = layer.query_key_value.out_features();
+        let half = self.config.head_dim / 2;
+        let (instructions, config) = (self.instructions, self.config);
         let rows = DisjointMut::new(query_key_value);
-        let writer = LayerWriter::new(self.layout, cache);
+        let writer = LayerWriter::<C>::new(self.layout, cache);
         self.team.for_each_item(places.len(), |row| {
             // SAFETY: a row belongs to one task.
             let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
-            let cosines = &angles.cosines[row * half..(row + 1) * half];
-            let sines = &angles.sines[row * half..(row + 1) * half];
-            let (queries, rest) = values.split_at_mut(config.query_width());
-            let (keys, values) = rest.split_at_mut(config.kv_width());
-            for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
-                for head in heads.chunks_exact_mut(head_dim) {
-                    if let Some(norm) = norm {
-                        vector::rms_norm_in_place(head, norm, config.rms_norm_eps);
-                    }
-                    vector::rotate_halves(head, cosines, sines);
-                }
-            }
-            let place = &places[row];
-            let heads = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
-            for (head, (key, value)) in heads {
-                // SAFETY: no two rows of a step have the same block and offset, as the checker saw to.
-                unsafe { writer.write(place.block, place.offset, head, key, value) };
-            }
+            let (cosines, sines) =
+                (&angles.cosines[row * half..][..half], &angles.sines[row * half..][..half]);
+            let angles = Angles { cosines, sines };
+            let (writer, place) = (&writer, &places[row]);
+            instructions.run(RotateAndStore { config, layer, writer, values, place, angles });
         });
     }
 }
@@ -314,6 +293,84 @@ impl Forward<'_> {
 struct Angles<'a> {
     cosines: &'a [f32],
     sines: &'a [f32],
+}
+
+/// What a row's queries, keys and values go through before attention.
+struct RotateAndStore<'a, C> {
+    config: &'a ModelConfig,
+    layer: &'a Layer,
+    writer: &'a LayerWriter<'a, C>,
+    values: &'a mut [f32],
+    place: &'a TokenPlace,
+    angles: Angles<'a>,
+}
+
+impl<C: Component> Kernel for RotateAndStore<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "rows write disjoint positions of the cache")]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { config, layer, place, angles, .. } = self;
+        let (queries, rest) = self.values.split_at_mut(config.query_width());
+        let (keys, values) = rest.split_at_mut(config.kv_width());
+        for (heads, norm) in [(queries, &layer.query_norm), (&mut *keys, &layer.key_norm)] {
+            for head in heads.chunks_exact_mut(config.head_dim) {
+                if let Some(norm) = norm {
+                    vector::rms_norm_in_place(lanes, head, norm, config.rms_norm_eps);
+                }
+                vector::rotate_halves(head, angles.cosines, angles.sines);
+            }
+        }
+        let heads = keys.chunks_exact(config.head_dim).zip(values.chunks_exact(config.head_dim));
+        for (head, (key, value)) in heads.enumerate() {
+            // SAFETY: no two rows of a step have the same block and offset, as the checker saw to.
+            unsafe { self.writer.write(lanes, place.block, place.offset, head, key, value) };
+        }
+    }
+}
+
+/// Rows as they are.
+struct Plain<'a> {
+    rows: &'a [f32],
+}
+
+impl RowSource for Plain<'_> {
+    #[inline(always)]
+    fn write<L: Lanes>(&self, _: L, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.rows[row * out.len()..(row + 1) * out.len()]);
+    }
+}
+
+/// Rows, or some that are chosen, divided by their root mean square.
+struct Normalised<'a> {
+    rows: &'a [f32],
+    weights: &'a [f32],
+    epsilon: f32,
+    chosen: Option<&'a [usize]>,
+}
+
+impl RowSource for Normalised<'_> {
+    #[inline(always)]
+    fn write<L: Lanes>(&self, lanes: L, row: usize, out: &mut [f32]) {
+        let row = self.chosen.map_or(row, |chosen| chosen[row]);
+        let values = &self.rows[row * out.len()..(row + 1) * out.len()];
+        vector::rms_norm(lanes, values, self.weights, self.epsilon, out);
+    }
+}
+
+/// Pairs of rows, gate and up, joined.
+struct Gated<'a> {
+    rows: &'a [f32],
+}
+
+impl RowSource for Gated<'_> {
+    #[inline(always)]
+    fn write<L: Lanes>(&self, lanes: L, row: usize, out: &mut [f32]) {
+        let pair = &self.rows[2 * row * out.len()..2 * (row + 1) * out.len()];
+        let (gate, up) = pair.split_at(out.len());
+        vector::gated_silu(lanes, gate, up, out);
+    }
 }
 
 fn grow(buffer: &mut Vec<f32>, length: usize) {

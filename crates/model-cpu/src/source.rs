@@ -7,7 +7,8 @@ use crate::{
     config::{Architecture, ModelConfig, Naming},
     error::LoadError,
     gguf::{GgufFile, GgufVocabulary},
-    kv_cache,
+    kernels::Instructions,
+    kv_cache::{self, KvCacheType},
     matrix::FormKind,
     model::CpuModel,
     safetensors,
@@ -46,15 +47,21 @@ pub struct ModelInfo {
     pub head_dim: usize,
     /// Bytes of all tensors in the files.
     pub stored_bytes: u64,
-    /// Bytes of KV cache per token: keys and values of all layers, 2 bytes per component.
-    pub kv_bytes_per_token: u64,
+}
+
+impl ModelInfo {
+    /// Bytes of KV cache per token: keys and values of all layers.
+    #[must_use]
+    pub fn kv_bytes_per_token(&self, kind: KvCacheType) -> u64 {
+        kv_cache::bytes_per_token(self.num_layers, self.num_kv_heads, self.head_dim, kind)
+    }
 }
 
 /// How exactly weights and activations are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightPrecision {
-    /// Weights of 4 bits where the file has them so and of 8 bits otherwise, activations of 15 bits, in blocks of
-    /// 32 values. Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are kept exactly, Q4_K and Q5_K but for rounding their scales
+    /// Weights of 4 bits where the file has them so and of 8 bits otherwise, activations of 8 bits,
+    /// or of 15 where single ones are far larger than the rest, in blocks of 32 values. Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are kept exactly, Q4_K and Q5_K but for rounding their scales
     /// to half precision; Q6_K and floats are put on 256 levels per block. The result of a row does not depend on
     /// the other rows of its step, bit for bit.
     #[default]
@@ -76,6 +83,10 @@ pub struct LoadOptions {
     pub threads: usize,
     /// How exactly to compute.
     pub precision: WeightPrecision,
+    /// What keys and values are stored as.
+    pub kv_cache_type: KvCacheType,
+    /// What the processor computes with; `None`: the fastest that it has.
+    pub instructions: Option<Instructions>,
 }
 
 impl ModelSource {
@@ -110,11 +121,6 @@ impl ModelSource {
             num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
             stored_bytes: tensors.total_bytes(),
-            kv_bytes_per_token: kv_cache::bytes_per_token(
-                config.num_layers,
-                config.num_kv_heads,
-                config.head_dim,
-            ),
         };
         Ok(Self { config, info, vocabulary, tensors })
     }

@@ -13,11 +13,11 @@ use wayfare_engine_local::{
 };
 use wayfare_journey::{Clock, EngineBoard};
 use wayfare_journey_otlp::EngineDescription;
-use wayfare_model_cpu::{LoadOptions, ModelInfo, ModelSource, WeightPrecision};
+use wayfare_model_cpu::{Instructions, KvCacheType, LoadOptions, ModelInfo, ModelSource, WeightPrecision};
 use wayfare_scheduler::SchedulerConfig;
 use wayfare_text::{GgufVocabulary, TextFiles};
 
-use crate::cli::{EngineOptions, PolicyOption, SimulationOptions};
+use crate::cli::{EngineOptions, KvCacheDtype, PolicyOption, SimulationOptions};
 use crate::memory::{KvDemand, available_bytes, gibibytes, num_kv_blocks};
 use crate::model::ModelArgument;
 use crate::progress::byte_bar;
@@ -196,12 +196,15 @@ impl LocalBackend {
         text.end_of_text.sort_unstable();
         text.end_of_text.dedup();
         let config = cpu_config(info, &source, options)?;
+        let instructions = Instructions::detect();
         let load_options = LoadOptions {
             block_size: config.block_size as usize,
             num_kv_blocks: config.num_kv_blocks as usize,
             max_model_len: config.max_model_len as usize,
             threads: threads(options),
             precision: WeightPrecision::default(),
+            kv_cache_type: kv_cache_type(options),
+            instructions: Some(instructions),
         };
         let bar = byte_bar("loading weights");
         let model = source.load(&load_options, &mut |done, total| {
@@ -210,7 +213,7 @@ impl LocalBackend {
         })?;
         bar.finish_and_clear();
         info!(
-            "{:?} model of {} layers in memory: weights {}, {} threads",
+            "{:?} model of {} layers in memory: weights {}, {} threads, {instructions}",
             info.architecture,
             info.num_layers,
             gibibytes(source.weight_bytes(load_options.precision)),
@@ -280,6 +283,14 @@ fn threads(options: &EngineOptions) -> usize {
     options.threads.map_or_else(all, |threads| threads.get() as usize)
 }
 
+fn kv_cache_type(options: &EngineOptions) -> KvCacheType {
+    match options.kv_cache_dtype {
+        KvCacheDtype::Auto | KvCacheDtype::Float16 => KvCacheType::Float16,
+        KvCacheDtype::BFloat16 => KvCacheType::BFloat16,
+        KvCacheDtype::Float32 => KvCacheType::Float32,
+    }
+}
+
 fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -> Result<SchedulerConfig> {
     let context = u32::try_from(info.context_length).unwrap_or(u32::MAX);
     let max_model_len = options.max_model_len.map_or(context, NonZeroU32::get);
@@ -288,10 +299,13 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
     }
     let max_num_seqs = options.max_num_seqs.map_or(CPU_MAX_NUM_SEQS, NonZeroU32::get);
     let block_size = options.block_size.map_or(BLOCK_SIZE, NonZeroU32::get);
+    let kind = kv_cache_type(options);
+    let kv_bytes_per_token = info.kv_bytes_per_token(kind);
+    let available_bytes = available_bytes()?;
     let demand = KvDemand {
-        available_bytes: available_bytes()?,
+        available_bytes,
         weight_bytes: source.weight_bytes(WeightPrecision::default()),
-        kv_bytes_per_token: info.kv_bytes_per_token,
+        kv_bytes_per_token,
         block_size,
         max_num_seqs,
         max_model_len,
@@ -308,8 +322,13 @@ fn cpu_config(info: &ModelInfo, source: &ModelSource, options: &EngineOptions) -
     );
     let config = with_rules(sizes, options);
     config.validate()?;
-    let cache_bytes = info.kv_bytes_per_token * u64::from(block_size) * u64::from(config.num_kv_blocks);
-    info!("KV cache: {} blocks of {block_size} tokens, {}", config.num_kv_blocks, gibibytes(cache_bytes));
+    let cache_bytes = kv_bytes_per_token * u64::from(block_size) * u64::from(config.num_kv_blocks);
+    info!(
+        "KV cache: {} blocks of {block_size} tokens as {kind}, {} of the {} of memory that are free",
+        config.num_kv_blocks,
+        gibibytes(cache_bytes),
+        gibibytes(available_bytes)
+    );
     Ok(config)
 }
 

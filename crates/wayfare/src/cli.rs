@@ -245,6 +245,21 @@ pub(crate) struct EngineOptions {
     /// Threads that compute. Otherwise one per processor.
     #[arg(long, value_name = "COUNT")]
     pub(crate) threads: Option<NonZeroU32>,
+
+    /// What keys and values are stored as. `auto` is float16.
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    pub(crate) kv_cache_dtype: KvCacheDtype,
+}
+
+/// What keys and values are stored as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvCacheDtype {
+    #[default]
+    Auto,
+    Float16,
+    #[value(name = "bfloat16")]
+    BFloat16,
+    Float32,
 }
 
 /// Who of those that wait goes first.

@@ -19,7 +19,7 @@ use wayfare_journey::{Clock as _, SystemClock};
 use wayfare_journey_otlp::EngineDescription;
 
 use crate::backend::queue_limits;
-use crate::cli::SimulateOptions;
+use crate::cli::{KvCacheDtype, SimulateOptions};
 use crate::simulation::Simulated;
 use crate::telemetry;
 use export::PacedExport;
@@ -34,6 +34,9 @@ use trace::{TraceError, TraceReader};
 pub(crate) fn run(options: &SimulateOptions) -> Result<()> {
     if options.engine.threads.is_some() {
         bail!("--threads is for a model that is computed; a replay has one thread");
+    }
+    if options.engine.kv_cache_dtype != KvCacheDtype::Auto {
+        bail!("--kv-cache-dtype is for a model that is computed; a replay stores nothing");
     }
     let Simulated { name, config, timer } = Simulated::resolve(&options.step_time, &options.engine)?;
     let telemetry = telemetry::settle(&options.journey.as_of_a_server(), None)?;

@@ -17,7 +17,7 @@ use wayfare_text::TextFiles;
 
 use self::process::VllmProcess;
 use self::text_side::TextSide;
-use crate::cli::{EngineOptions, PolicyOption, RestartOption, ServeOptions, VllmOptions};
+use crate::cli::{EngineOptions, KvCacheDtype, PolicyOption, RestartOption, ServeOptions, VllmOptions};
 use crate::model::ModelArgument;
 use crate::seat::SeatEngines;
 use crate::signals::EndSignals;
@@ -188,6 +188,7 @@ pub(crate) fn refuse_vllm_options(options: &VllmOptions) -> Result<()> {
 fn refuse_local_options(engine: &EngineOptions) -> Result<()> {
     let given = [
         ("--threads", engine.threads.is_some()),
+        ("--kv-cache-dtype", engine.kv_cache_dtype != KvCacheDtype::Auto),
         ("--max-num-queued-reqs", engine.max_num_queued_reqs.is_some()),
         ("--max-num-queued-tokens", engine.max_num_queued_tokens.is_some()),
         ("--kv-cache-metrics", engine.kv_cache_metrics),

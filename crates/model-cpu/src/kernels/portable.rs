@@ -1,53 +1,116 @@
-use super::{ActivationBlock, FOUR_BIT, HIGH_SHIFT, LANES, PanelBlock, STEP, Tile};
-use half::slice::HalfFloatSliceExt;
+//! Arrays, for any processor; the compiler makes of them what it can.
 
-const STEPS: usize = super::BLOCK / STEP;
+use super::{HIGH_SHIFT, LANES, Lanes, PACKED_STEP, STEP};
+use half::f16;
+use std::array::from_fn;
 
-/// Multiplies rows with panels of equally many blocks; surplus blocks are ignored. (Telling the cache
-/// what comes next is left to the processor here.)
-pub(crate) fn multiply_tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
-    panels: [&[PanelBlock<BYTES>]; PANELS],
-    rows: [&[ActivationBlock]; ROWS],
-    _blocks_ahead: usize,
-) -> Tile<ROWS, PANELS> {
-    let mut tile = [[[0.0; LANES]; PANELS]; ROWS];
-    for (tile_row, row) in tile.iter_mut().zip(rows) {
-        for (sums, panel) in tile_row.iter_mut().zip(panels) {
-            for (block, activations) in panel.iter().zip(row) {
-                let mut products = [0i32; LANES];
-                for step in 0..STEPS {
-                    for (lane, product) in products.iter_mut().enumerate() {
-                        for i in 0..STEP {
-                            let quant = i32::from(quant_of(block, step, lane, i));
-                            let channel = step * STEP + i;
-                            let high = i32::from(activations.high[channel]) << HIGH_SHIFT;
-                            *product += quant * (high + i32::from(activations.low[channel]));
-                        }
-                    }
-                }
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    let scale = half::f16::from_bits(block.scales[lane]).to_f32();
-                    let minimum = half::f16::from_bits(block.minimums[lane]).to_f32();
-                    *sum += products[lane] as f32 * (scale * activations.scale) + minimum * activations.sum;
-                }
-            }
-        }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Portable;
+
+impl Lanes for Portable {
+    type Floats = [f32; LANES];
+    type Sums = [i32; LANES];
+    type Weights = [u8; PACKED_STEP];
+
+    // Without the instruction a fused product is a slow function of the C library.
+    const IS_FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; LANES] {
+        [value; LANES]
     }
-    tile
-}
 
-fn quant_of<const BYTES: usize>(block: &PanelBlock<BYTES>, step: usize, lane: usize, i: usize) -> u8 {
-    if BYTES == FOUR_BIT {
-        let byte = block.quants[((step % 4) * LANES + lane) * STEP + i];
-        if step < 4 { byte & 0xf } else { byte >> 4 }
-    } else {
-        block.quants[(step * LANES + lane) * STEP + i]
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> [f32; LANES] {
+        *values
     }
-}
 
-/// Converts IEEE half precision bits to floats of the same number.
-pub(crate) fn widen_f16(halves: &[u16], floats: &mut [f32]) {
-    use half::slice::HalfBitsSliceExt;
-    let count = halves.len().min(floats.len());
-    halves[..count].reinterpret_cast::<half::f16>().convert_to_f32_slice(&mut floats[..count]);
+    #[inline(always)]
+    fn store(self, floats: [f32; LANES], out: &mut [f32; LANES]) {
+        *out = floats;
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn multiply(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| super::lanes::multiply_add(self, a[lane], b[lane], c[lane]))
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, halves: &[u16; LANES]) -> [f32; LANES] {
+        halves.map(|half| f16::from_bits(half).to_f32())
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, floats: [f32; LANES]) -> [u16; LANES] {
+        floats.map(|float| f16::from_f32(float).to_bits())
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn load_weights(self, bytes: &[u8; PACKED_STEP]) -> [u8; PACKED_STEP] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn low_nibbles(self, weights: [u8; PACKED_STEP]) -> [u8; PACKED_STEP] {
+        weights.map(|byte| byte & 0xf)
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, weights: [u8; PACKED_STEP]) -> [u8; PACKED_STEP] {
+        weights.map(|byte| byte >> 4)
+    }
+
+    #[inline(always)]
+    fn add_nibble_products(
+        self,
+        sums: [i32; LANES],
+        weights: [u8; PACKED_STEP],
+        four: [i8; STEP],
+    ) -> [i32; LANES] {
+        self.add_byte_products(sums, weights, four)
+    }
+
+    #[inline(always)]
+    fn add_byte_products(
+        self,
+        sums: [i32; LANES],
+        weights: [u8; PACKED_STEP],
+        four: [i8; STEP],
+    ) -> [i32; LANES] {
+        from_fn(|lane| {
+            let weights = &weights[lane * STEP..(lane + 1) * STEP];
+            weights
+                .iter()
+                .zip(four)
+                .fold(sums[lane], |sum, (&weight, value)| sum + i32::from(weight) * i32::from(value))
+        })
+    }
+
+    #[inline(always)]
+    fn scale_sums(self, sums: [i32; LANES]) -> [i32; LANES] {
+        sums.map(|sum| sum << HIGH_SHIFT)
+    }
+
+    #[inline(always)]
+    fn to_floats(self, sums: [i32; LANES]) -> [f32; LANES] {
+        sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
 }

@@ -1,9 +1,68 @@
 use super::{
-    ActivationBlock, BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, multiply_tile, portable,
+    ActivationBlock, BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, PanelBlock,
+    tile::multiply_tile,
     vector::{exp, gated_silu, quantise_row, softmax},
-    widen_f16,
 };
 use half::f16;
+
+/// Runs a generic expression of `lanes` with a set of instructions.
+macro_rules! compute {
+    ($instructions:expr, [$($name:ident: $kind:ty = $value:expr),*] -> $output:ty, |$lanes:ident| $body:expr) => {{
+        struct Expression<'a> {
+            $($name: $kind,)*
+            lifetime: std::marker::PhantomData<&'a ()>,
+        }
+        impl<'a> Kernel for Expression<'a> {
+            type Output = $output;
+
+            #[inline(always)]
+            fn run<L: Lanes>(self, $lanes: L) -> $output {
+                let Self { $($name,)* .. } = self;
+                $body
+            }
+        }
+        $instructions.run(Expression { $($name: $value,)* lifetime: std::marker::PhantomData })
+    }};
+}
+
+/// The set that is there for all processors, and the others that this one has.
+fn sets() -> (Instructions, Vec<Instructions>) {
+    let mut sets: Vec<Instructions> = Instructions::available().collect();
+    (sets.pop().expect("one is for all processors"), sets)
+}
+
+fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
+    instructions: Instructions,
+    panels: [&[PanelBlock<BYTES>]; PANELS],
+    rows: [&[ActivationBlock]; ROWS],
+    ahead: usize,
+) -> [[[f32; LANES]; PANELS]; ROWS] {
+    struct OneTile<'a, const BYTES: usize, const ROWS: usize, const PANELS: usize> {
+        panels: [&'a [PanelBlock<BYTES>]; PANELS],
+        rows: [&'a [ActivationBlock]; ROWS],
+        ahead: usize,
+    }
+    impl<const BYTES: usize, const ROWS: usize, const PANELS: usize> Kernel for OneTile<'_, BYTES, ROWS, PANELS> {
+        type Output = [[[f32; LANES]; PANELS]; ROWS];
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+            let mut out = [[[0.0; LANES]; PANELS]; ROWS];
+            let tile = multiply_tile(lanes, self.panels, self.rows, self.ahead);
+            for (out, sums) in out.as_flattened_mut().iter_mut().zip(tile.as_flattened()) {
+                lanes.store(*sums, out);
+            }
+            out
+        }
+    }
+    instructions.run(OneTile { panels, rows, ahead })
+}
+
+fn quantise(instructions: Instructions, values: &[f32], blocks: &mut [ActivationBlock]) {
+    compute!(instructions, [values: &'a [f32] = values, blocks: &'a mut [ActivationBlock] = blocks] -> (), |lanes| {
+        quantise_row(lanes, values, blocks);
+    });
+}
 
 /// Numbers without a pattern, the same in every run.
 struct Noise(u64);
@@ -34,30 +93,36 @@ impl Noise {
             .map(|_| self.unit() * if self.next().is_multiple_of(50) { 100.0 } else { 1.0 })
             .collect();
         let mut blocks = vec![ActivationBlock::ZERO; num_blocks];
-        quantise_row(&values, &mut blocks);
+        quantise(Instructions::detect(), &values, &mut blocks);
         blocks
     }
 }
 
 fn check_tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>() {
     let mut noise = Noise(BYTES as u64 + 100 * ROWS as u64 + PANELS as u64);
+    let (portable, others) = sets();
     for num_blocks in [1, 2, 7] {
         let panels: [Vec<PanelBlock<BYTES>>; PANELS] = std::array::from_fn(|_| noise.panel(num_blocks));
         let rows: [Vec<ActivationBlock>; ROWS] = std::array::from_fn(|_| noise.row(num_blocks));
         let panels = std::array::from_fn(|panel| &panels[panel][..]);
         let rows = std::array::from_fn(|row| &rows[row][..]);
-        let fast = multiply_tile::<BYTES, ROWS, PANELS>(panels, rows, PANELS * num_blocks);
-        let plain = portable::multiply_tile(panels, rows, 0);
-        let pairs = fast.as_flattened().as_flattened().iter().zip(plain.as_flattened().as_flattened());
-        for (index, (fast, plain)) in pairs.enumerate() {
-            let allowed = 1e-5 * (1.0 + plain.abs()) * num_blocks as f32 * 100.0;
-            assert!((fast - plain).abs() <= allowed, "{ROWS}x{PANELS} value {index}: {fast} and {plain}");
+        let plain = tile::<BYTES, ROWS, PANELS>(portable, panels, rows, 0);
+        let fast = others.iter().map(|&set| tile(set, panels, rows, PANELS * num_blocks));
+        let fast: Vec<[[[f32; LANES]; PANELS]; ROWS]> = fast.collect();
+        // Those with fused products do the same to the last bit.
+        assert!(fast.windows(2).all(|pair| pair[0] == pair[1]), "{ROWS}x{PANELS}");
+        for fast in fast {
+            let pairs = fast.as_flattened().as_flattened().iter().zip(plain.as_flattened().as_flattened());
+            for (index, (fast, plain)) in pairs.enumerate() {
+                let allowed = 1e-5 * (1.0 + plain.abs()) * num_blocks as f32 * 100.0;
+                assert!((fast - plain).abs() <= allowed, "{ROWS}x{PANELS} value {index}: {fast} and {plain}");
+            }
         }
     }
 }
 
 #[test]
-fn vector_and_portable_tiles_agree() {
+fn tiles_of_all_instructions_agree() {
     check_tile::<FOUR_BIT, 1, 4>();
     check_tile::<FOUR_BIT, 3, 2>();
     check_tile::<FOUR_BIT, 6, 2>();
@@ -70,46 +135,96 @@ fn vector_and_portable_tiles_agree() {
 }
 
 #[test]
+fn a_tile_is_the_product_of_what_was_quantised() {
+    let mut noise = Noise(3);
+    let panel: Vec<PanelBlock<EIGHT_BIT>> = noise.panel(3);
+    let row = noise.row(3);
+    for set in Instructions::available() {
+        let sums = tile(set, [&panel[..]], [&row[..]], 0)[0][0];
+        for (lane, sum) in sums.iter().enumerate() {
+            let exact: f64 = panel
+                .iter()
+                .zip(&row)
+                .flat_map(|(block, values)| (0..BLOCK).map(move |channel| (block, values, channel)))
+                .map(|(block, values, channel)| {
+                    let quant = block.quants[(channel / 4 * LANES + lane) * 4 + channel % 4];
+                    let scale = f16::from_bits(block.scales[lane]).to_f64();
+                    let minimum = f16::from_bits(block.minimums[lane]).to_f64();
+                    let value = 128 * i32::from(values.high[channel]) + i32::from(values.low[channel]);
+                    (scale * f64::from(quant) + minimum) * f64::from(values.scale) * f64::from(value)
+                })
+                .sum();
+            assert!(
+                (f64::from(*sum) - exact).abs() < 1e-5 * (100.0 + exact.abs()),
+                "{set}: {sum} and {exact}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_rows_result_does_not_depend_on_the_tile_it_is_in() {
     let mut noise = Noise(5);
     let panels: [Vec<PanelBlock<FOUR_BIT>>; 4] = std::array::from_fn(|_| noise.panel(9));
     let rows: [Vec<ActivationBlock>; 6] = std::array::from_fn(|_| noise.row(9));
-    let all = multiply_tile([&panels[0][..], &panels[1]], rows.each_ref().map(|row| &row[..]), 0);
-    for (row, sums) in rows.iter().zip(&all) {
-        let alone = multiply_tile(panels.each_ref().map(|panel| &panel[..]), [&row[..]], 0);
-        assert_eq!(alone[0][..2], sums[..]);
+    let fine = rows.iter().map(|row| row.iter().filter(|block| block.is_fine == 1).count());
+    assert!(fine.clone().max() != fine.min(), "rows with fine blocks stand beside rows with coarse ones");
+    for set in Instructions::available() {
+        let all = tile(set, [&panels[0][..], &panels[1]], rows.each_ref().map(|row| &row[..]), 0);
+        for (row, sums) in rows.iter().zip(&all) {
+            let alone = tile(set, panels.each_ref().map(|panel| &panel[..]), [&row[..]], 0);
+            assert_eq!(alone[0][..2], sums[..], "{set}");
+        }
     }
 }
 
 #[test]
-fn half_precision_is_widened_exactly() {
+fn half_precision_is_widened_and_narrowed_exactly() {
     let halves: Vec<u16> = (0..=u16::MAX).filter(|&bits| f16::from_bits(bits).is_finite()).collect();
-    let mut fast = vec![0.0; halves.len()];
-    let mut plain = vec![0.0; halves.len()];
-    widen_f16(&halves, &mut fast);
-    portable::widen_f16(&halves, &mut plain);
-    assert_eq!(fast, plain);
-    assert!(halves.iter().zip(&fast).all(|(&bits, &value)| f16::from_bits(bits).to_f32() == value));
-    let mut short = [9.0; LANES + 3];
-    widen_f16(&halves[..LANES + 2], &mut short);
-    assert_eq!(short[..LANES + 2], plain[..LANES + 2]);
-    assert_eq!(short[LANES + 2], 9.0);
+    for set in Instructions::available() {
+        for sixteen in halves.as_chunks::<LANES>().0 {
+            let (floats, back) = compute!(set, [sixteen: &'a [u16; LANES] = sixteen] -> ([f32; LANES], [u16; LANES]), |lanes| {
+                let wide = lanes.widen_f16(sixteen);
+                let mut floats = [0.0; LANES];
+                lanes.store(wide, &mut floats);
+                (floats, lanes.narrow_f16(wide))
+            });
+            assert!(
+                sixteen.iter().zip(floats).all(|(&bits, value)| f16::from_bits(bits).to_f32() == value),
+                "{set}"
+            );
+            assert_eq!(&back, sixteen, "{set}");
+        }
+    }
 }
 
 #[test]
 fn exp_is_accurate_and_saturates() {
-    for step in -8_600..=8_700 {
-        let x = step as f32 / 100.0;
-        let exact = f64::from(x).exp();
-        assert!((f64::from(exp(x)) / exact - 1.0).abs() < 3e-7, "exp({x}) is {}, not {exact}", exp(x));
+    for set in Instructions::available() {
+        let exp = |x: f32| compute!(set, [x: f32 = x] -> f32, |lanes| exp(lanes, x));
+        for step in -8_600..=8_700 {
+            let x = step as f32 / 100.0;
+            let exact = f64::from(x).exp();
+            assert!(
+                (f64::from(exp(x)) / exact - 1.0).abs() < 3e-7,
+                "{set}: exp({x}) is {}, not {exact}",
+                exp(x)
+            );
+        }
+        assert_eq!(exp(-200.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert!(exp(1e9).is_finite());
+        let mut out = [0.0; 5];
+        let gate = [-1e4, -1.0, 0.0, 1.0, 1e4];
+        compute!(set, [gate: &'a [f32] = &gate, out: &'a mut [f32] = &mut out] -> (), |lanes| {
+            gated_silu(lanes, gate, &[1.0; 5], out);
+        });
+        let expected = [0.0, -0.268_941_43, 0.0, 0.731_058_6, 1e4];
+        assert!(
+            out.iter().zip(expected).all(|(out, expected)| (out - expected).abs() < 1e-6),
+            "{set}: {out:?}"
+        );
     }
-    assert_eq!(exp(-200.0), 0.0);
-    assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-    assert!(exp(1e9).is_finite());
-    let (gate, up, mut out) = ([-1e4, -1.0, 0.0, 1.0, 1e4], [1.0; 5], [0.0; 5]);
-    gated_silu(&gate, &up, &mut out);
-    let expected = [0.0, -0.268_941_43, 0.0, 0.731_058_6, 1e4];
-    assert!(out.iter().zip(expected).all(|(out, expected)| (out - expected).abs() < 1e-6), "{out:?}");
 }
 
 #[test]
@@ -117,11 +232,13 @@ fn softmax_of_any_length_adds_up_to_one() {
     let mut noise = Noise(7);
     for length in [1, 2, 15, 16, 17, 100] {
         let scores: Vec<f32> = (0..length).map(|_| noise.unit() * 30.0).collect();
-        let mut weights = scores.clone();
-        softmax(&mut weights);
         let sum: f64 = scores.iter().map(|&score| f64::from(score).exp()).sum();
-        for (score, weight) in scores.iter().zip(&weights) {
-            assert!((f64::from(score.exp()) / sum - f64::from(*weight)).abs() < 1e-6);
+        for set in Instructions::available() {
+            let mut weights = scores.clone();
+            compute!(set, [weights: &'a mut [f32] = &mut weights] -> (), |lanes| softmax(lanes, weights));
+            for (score, weight) in scores.iter().zip(&weights) {
+                assert!((f64::from(score.exp()) / sum - f64::from(*weight)).abs() < 1e-6, "{set}");
+            }
         }
     }
 }
@@ -131,17 +248,21 @@ fn quantised_rows_are_close_and_odd_ones_survive() {
     let mut noise = Noise(11);
     let values: Vec<f32> =
         (0..77).map(|index| noise.unit() * if index == 40 { 1000.0 } else { 1.0 }).collect();
-    let mut blocks = vec![ActivationBlock::ZERO; 3];
-    quantise_row(&values, &mut blocks);
-    for (index, value) in values.iter().enumerate() {
-        let block = &blocks[index / BLOCK];
-        let quant = 128 * i32::from(block.high[index % BLOCK]) + i32::from(block.low[index % BLOCK]);
-        assert!((block.scale * quant as f32 - value).abs() <= block.scale * 0.51, "value {index}");
+    for set in Instructions::available() {
+        let mut blocks = vec![ActivationBlock::ZERO; 3];
+        quantise(set, &values, &mut blocks);
+        assert_eq!(blocks.iter().map(|block| block.is_fine).collect::<Vec<_>>(), [0, 1, 0], "{set}");
+        for (index, value) in values.iter().enumerate() {
+            let block = &blocks[index / BLOCK];
+            let quant = 128 * i32::from(block.high[index % BLOCK]) + i32::from(block.low[index % BLOCK]);
+            let step = if block.is_fine == 1 { block.scale } else { block.coarse_scale };
+            assert!((block.scale * quant as f32 - value).abs() <= step * 0.51, "{set}: value {index}");
+        }
+        assert!(blocks[2].high[77 % BLOCK..].iter().chain(&blocks[2].low).all(|&quant| quant == 0));
+        for odd in [0.0, 1e-42, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN] {
+            quantise(set, &[odd; BLOCK], &mut blocks);
+        }
+        quantise(set, &[0.0; BLOCK], &mut blocks);
+        assert_eq!(blocks[0], ActivationBlock::ZERO, "{set}");
     }
-    assert!(blocks[2].high[77 % BLOCK..].iter().chain(&blocks[2].low[77 % BLOCK..]).all(|&quant| quant == 0));
-    for odd in [0.0, 1e-42, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN] {
-        quantise_row(&[odd; BLOCK], &mut blocks);
-    }
-    quantise_row(&[0.0; BLOCK], &mut blocks);
-    assert_eq!(blocks[0], ActivationBlock::ZERO);
 }

@@ -1,62 +1,50 @@
-//! HOT PATH. Loops over floats in forms that compile to vector instructions. Sums are kept in independent lanes,
-//! since a compiler may not reorder them itself.
+//! Loops over floats in forms that compile to vector instructions. Sums are kept in independent lanes, since a
+//! compiler may not reorder them itself.
 
-use super::{ACTIVATION_LEVELS, ActivationBlock, BLOCK, HIGH_SHIFT, LANES};
+use super::{
+    ActivationBlock, BLOCK, COARSE_LEVELS, FINE_LEVELS, HIGH_SHIFT, LANES, Lanes, MOST_OVER_MEAN,
+    multiply_add,
+};
 
-/// `a * b + c`, fused where the processor can.
+/// e to the `x`, with products fused where the lanes' are.
 #[inline(always)]
-pub(crate) fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// e to the `x`, to about 1e-7 relative; 0 below -87, and at most e^88.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    // x = n ln 2 + r with r in ±ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let bounded = x.clamp(-87.0, 88.0);
-    let shifted = multiply_add(bounded, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    // ln 2 in two parts, the first short enough that its product with n is exact.
-    let r = multiply_add(n, -0.693_359_4, bounded);
-    let r = multiply_add(n, 2.121_944_4e-4, r);
-    let mut polynomial = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        polynomial = multiply_add(polynomial, r, coefficient);
-    }
-    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    if x < -87.0 { 0.0 } else { polynomial * power }
+pub(crate) fn exp<L: Lanes>(lanes: L, x: f32) -> f32 {
+    wayfare_engine_local::exp(x, |a, b, c| multiply_add(lanes, a, b, c))
 }
 
 /// Writes `silu(gate) * up`.
-pub(crate) fn gated_silu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+#[inline(always)]
+pub(crate) fn gated_silu<L: Lanes>(lanes: L, gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-        *out = gate / (1.0 + exp(-gate)) * up;
+        *out = gate / (1.0 + exp(lanes, -gate)) * up;
     }
 }
 
 /// Writes `values` divided by their root mean square, times `weights`.
-pub(crate) fn rms_norm(values: &[f32], weights: &[f32], epsilon: f32, out: &mut [f32]) {
-    let factor = rms_factor(values, epsilon);
+#[inline(always)]
+pub(crate) fn rms_norm<L: Lanes>(lanes: L, values: &[f32], weights: &[f32], epsilon: f32, out: &mut [f32]) {
+    let factor = rms_factor(lanes, values, epsilon);
     for ((value, weight), out) in values.iter().zip(weights).zip(out) {
         *out = value * factor * weight;
     }
 }
 
 /// [`rms_norm`] in place.
-pub(crate) fn rms_norm_in_place(values: &mut [f32], weights: &[f32], epsilon: f32) {
-    let factor = rms_factor(values, epsilon);
+#[inline(always)]
+pub(crate) fn rms_norm_in_place<L: Lanes>(lanes: L, values: &mut [f32], weights: &[f32], epsilon: f32) {
+    let factor = rms_factor(lanes, values, epsilon);
     for (value, weight) in values.iter_mut().zip(weights) {
         *value *= factor * weight;
     }
 }
 
-fn rms_factor(values: &[f32], epsilon: f32) -> f32 {
+#[inline(always)]
+fn rms_factor<L: Lanes>(lanes: L, values: &[f32], epsilon: f32) -> f32 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for chunk in chunks {
         for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum = multiply_add(*value, *value, *sum);
+            *sum = multiply_add(lanes, *value, *value, *sum);
         }
     }
     let square_sum = sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>();
@@ -64,7 +52,8 @@ fn rms_factor(values: &[f32], epsilon: f32) -> f32 {
 }
 
 /// Replaces scores by their softmax times one over the sum, as weights that add up to 1.
-pub(crate) fn softmax(scores: &mut [f32]) {
+#[inline(always)]
+pub(crate) fn softmax<L: Lanes>(lanes: L, scores: &mut [f32]) {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = scores.as_chunks::<LANES>();
     for chunk in chunks {
@@ -77,13 +66,13 @@ pub(crate) fn softmax(scores: &mut [f32]) {
     let (chunks, rest) = scores.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for (score, sum) in chunk.iter_mut().zip(&mut sums) {
-            *score = exp(*score - maximum);
+            *score = exp(lanes, *score - maximum);
             *sum += *score;
         }
     }
     let mut sum = sums.iter().sum::<f32>();
     for score in rest {
-        *score = exp(*score - maximum);
+        *score = exp(lanes, *score - maximum);
         sum += *score;
     }
     let factor = 1.0 / sum;
@@ -93,6 +82,7 @@ pub(crate) fn softmax(scores: &mut [f32]) {
 }
 
 /// Turns the pairs `(i, i + half)` of a head by angles whose cosines and sines are given.
+#[inline(always)]
 pub(crate) fn rotate_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let half = head.len() / 2;
     let (first, second) = head.split_at_mut(half);
@@ -102,38 +92,75 @@ pub(crate) fn rotate_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
 }
 
 /// Quantises a row with a scale for each 32 values; a short last block is filled up with zeros.
-pub(crate) fn quantise_row(values: &[f32], blocks: &mut [ActivationBlock]) {
+#[inline(always)]
+pub(crate) fn quantise_row<L: Lanes>(lanes: L, values: &[f32], blocks: &mut [ActivationBlock]) {
+    let most_in_eight_bits = MOST_OVER_MEAN * mean_magnitude(values);
     let (chunks, rest) = values.as_chunks::<BLOCK>();
     for (chunk, block) in chunks.iter().zip(blocks.iter_mut()) {
-        quantise_block(chunk, block);
+        quantise_block(lanes, chunk, most_in_eight_bits, block);
     }
     if !rest.is_empty()
         && let Some(block) = blocks.get_mut(chunks.len())
     {
         let mut padded = [0.0; BLOCK];
         padded[..rest.len()].copy_from_slice(rest);
-        quantise_block(&padded, block);
+        quantise_block(lanes, &padded, most_in_eight_bits, block);
     }
 }
 
 #[inline(always)]
-fn quantise_block(values: &[f32; BLOCK], block: &mut ActivationBlock) {
+fn mean_magnitude(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += value.abs();
+        }
+    }
+    let sum = sums.iter().sum::<f32>() + rest.iter().map(|value| value.abs()).sum::<f32>();
+    sum / values.len() as f32
+}
+
+#[inline(always)]
+fn quantise_block<L: Lanes>(
+    lanes: L,
+    values: &[f32; BLOCK],
+    most_in_eight_bits: f32,
+    block: &mut ActivationBlock,
+) {
     // Magnitudes of floats order like their bits, and a maximum of integers is vectorised.
     let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
+    let is_fine = largest > most_in_eight_bits;
+    let levels = if is_fine { FINE_LEVELS } else { COARSE_LEVELS };
     // Below the smallest normal number the inverse would be infinite; such a block is as good as zero.
-    let inverse = if largest >= f32::MIN_POSITIVE { ACTIVATION_LEVELS / largest } else { 0.0 };
+    let inverse = if largest >= f32::MIN_POSITIVE { levels / largest } else { 0.0 };
     // Adding 1.5 * 2^23 rounds to an integer, which is then the difference of the bits.
     const ROUND: f32 = 12_582_912.0;
+    let quant_of = |value: f32| {
+        (multiply_add(lanes, value, inverse, ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+    };
     let mut sum = 0i32;
-    for ((value, high), low) in values.iter().zip(&mut block.high).zip(&mut block.low) {
-        let rounded = multiply_add(*value, inverse, ROUND).to_bits() as i32;
-        let quant = rounded.wrapping_sub(ROUND.to_bits() as i32);
-        let nearest = quant.wrapping_add(1 << (HIGH_SHIFT - 1)) >> HIGH_SHIFT;
-        *high = nearest as i8;
-        *low = quant.wrapping_sub(nearest << HIGH_SHIFT) as i8;
-        sum = sum.wrapping_add(quant);
+    block.is_fine = u32::from(is_fine);
+    if is_fine {
+        for ((value, high), low) in values.iter().zip(&mut block.high).zip(&mut block.low) {
+            let quant = quant_of(*value);
+            let nearest = quant.wrapping_add(1 << (HIGH_SHIFT - 1)) >> HIGH_SHIFT;
+            *high = nearest as i8;
+            *low = quant.wrapping_sub(nearest << HIGH_SHIFT) as i8;
+            sum = sum.wrapping_add(quant);
+        }
+    } else {
+        for (value, high) in values.iter().zip(&mut block.high) {
+            let quant = quant_of(*value);
+            *high = quant as i8;
+            sum = sum.wrapping_add(quant);
+        }
+        block.low = [0; BLOCK];
+        sum <<= HIGH_SHIFT;
     }
-    block.scale = largest / ACTIVATION_LEVELS;
+    // The same quotient for both: a block that is all high in 15 bits is the one of 8 bits.
+    block.scale = largest / FINE_LEVELS;
+    block.coarse_scale = block.scale * (1 << HIGH_SHIFT) as f32;
     block.sum = block.scale * sum as f32;
 }

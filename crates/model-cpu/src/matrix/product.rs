@@ -6,7 +6,11 @@
 
 use super::{Form, FormKind, Matrix};
 use crate::{
-    kernels::{ActivationBlock, BLOCK, LANES, PanelBlock, Tile, multiply_tile, vector},
+    kernels::{
+        ActivationBlock, BLOCK, Instructions, Kernel, LANES, Lanes, PanelBlock,
+        tile::{Tile, multiply_tile},
+        vector::quantise_row,
+    },
     parallel::{DisjointMut, Team},
 };
 
@@ -38,13 +42,14 @@ impl Activations {
         }
     }
 
-    /// Fills rows `0..num_rows`: `write` is called with each row's number and place, in parallel.
+    /// Fills rows `0..num_rows` from `source`, in parallel.
     pub(crate) fn fill(
         &mut self,
+        instructions: Instructions,
         team: &Team,
         num_rows: usize,
         form: FormKind,
-        write: impl Fn(usize, &mut [f32]) + Sync,
+        source: &impl RowSource,
     ) {
         let (width, num_blocks) = (self.width, self.width.div_ceil(BLOCK));
         let values = DisjointMut::new(&mut self.values);
@@ -57,11 +62,35 @@ impl Activations {
                     blocks.part(row * num_blocks..(row + 1) * num_blocks),
                 )
             };
-            write(row, values);
-            if form != FormKind::Full {
-                vector::quantise_row(values, blocks);
-            }
+            let blocks = (form != FormKind::Full).then_some(blocks);
+            instructions.run(FillRow { source, row, values, blocks });
         });
+    }
+}
+
+/// Where the input of a product comes from.
+pub(crate) trait RowSource: Sync {
+    /// Writes a row. Must be `#[inline(always)]`, as all that computes with `lanes`.
+    fn write<L: Lanes>(&self, lanes: L, row: usize, out: &mut [f32]);
+}
+
+struct FillRow<'a, S> {
+    source: &'a S,
+    row: usize,
+    values: &'a mut [f32],
+    /// Where the quantised row goes, if it is wanted.
+    blocks: Option<&'a mut [ActivationBlock]>,
+}
+
+impl<S: RowSource> Kernel for FillRow<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        self.source.write(lanes, self.row, self.values);
+        if let Some(blocks) = self.blocks {
+            quantise_row(lanes, self.values, blocks);
+        }
     }
 }
 
@@ -128,6 +157,7 @@ impl Projection {
     /// Writes the products of the first `num_rows` rows to `out`, or adds them to it.
     pub(crate) fn apply(
         &self,
+        instructions: Instructions,
         team: &Team,
         inputs: &Activations,
         num_rows: usize,
@@ -142,100 +172,119 @@ impl Projection {
         team.for_each(self.tasks.len(), |_, task| {
             let task = self.tasks[task];
             let part = &self.parts[task.part];
+            let output = &output;
             match &part.matrix.form {
-                Form::FourBit(blocks) => part.multiply_panels(task, blocks, inputs, num_rows, &output),
-                Form::EightBit(blocks) => part.multiply_panels(task, blocks, inputs, num_rows, &output),
-                Form::Full(weights) => part.multiply_full(task, weights, inputs, num_rows, &output),
+                Form::FourBit(blocks) => {
+                    instructions.run(PanelTask { part, task, blocks, inputs, num_rows, output });
+                }
+                Form::EightBit(blocks) => {
+                    instructions.run(PanelTask { part, task, blocks, inputs, num_rows, output });
+                }
+                Form::Full(weights) => part.multiply_full(task, weights, inputs, num_rows, output),
             }
         });
     }
 }
 
-impl Part {
-    fn multiply_panels<const BYTES: usize>(
-        &self,
-        task: Task,
-        blocks: &[PanelBlock<BYTES>],
-        inputs: &Activations,
-        num_rows: usize,
-        output: &Output<'_>,
-    ) {
-        let num_blocks = self.matrix.in_features.div_ceil(BLOCK);
-        let panel = |index: usize| &blocks[index * num_blocks..(index + 1) * num_blocks];
-        let inputs = RowBlocks { blocks: &inputs.blocks, num_blocks };
-        let mut index = task.start;
-        if num_rows == 1 {
-            while index + 4 <= task.end {
+/// Some panels of a packed matrix times all rows.
+struct PanelTask<'a, const BYTES: usize> {
+    part: &'a Part,
+    task: Task,
+    blocks: &'a [PanelBlock<BYTES>],
+    inputs: &'a Activations,
+    num_rows: usize,
+    output: &'a Output<'a>,
+}
+
+impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let num_blocks = self.part.matrix.in_features.div_ceil(BLOCK);
+        let panel = |index: usize| &self.blocks[index * num_blocks..(index + 1) * num_blocks];
+        let inputs = RowBlocks { blocks: &self.inputs.blocks, num_blocks };
+        let mut index = self.task.start;
+        if self.num_rows == 1 {
+            while index + 4 <= self.task.end {
                 let panels = [panel(index), panel(index + 1), panel(index + 2), panel(index + 3)];
-                self.store(output, 0, index, &multiply_tile(panels, inputs.rows::<1>(0), 4 * num_blocks));
+                self.multiply_group::<L, 1, 4>(lanes, panels, index, &inputs, 0, 4 * num_blocks);
                 index += 4;
             }
         }
-        while index + 2 <= task.end {
-            self.multiply_rows([panel(index), panel(index + 1)], index, &inputs, num_rows, output);
+        while index + 2 <= self.task.end {
+            self.multiply_rows(lanes, [panel(index), panel(index + 1)], index, &inputs);
             index += 2;
         }
-        if index < task.end {
-            self.multiply_rows([panel(index)], index, &inputs, num_rows, output);
+        if index < self.task.end {
+            self.multiply_rows(lanes, [panel(index)], index, &inputs);
         }
     }
+}
 
+impl<const BYTES: usize> PanelTask<'_, BYTES> {
     /// All rows with the given panels, in groups of nearly equal size.
-    fn multiply_rows<const BYTES: usize, const PANELS: usize>(
+    #[inline(always)]
+    fn multiply_rows<L: Lanes, const PANELS: usize>(
         &self,
+        lanes: L,
         panels: [&[PanelBlock<BYTES>]; PANELS],
-        first_panel: usize,
+        first: usize,
         inputs: &RowBlocks<'_>,
-        num_rows: usize,
-        output: &Output<'_>,
     ) {
-        let mut remaining_groups = num_rows.div_ceil(MOST_ROWS);
+        let mut remaining_groups = self.num_rows.div_ceil(MOST_ROWS);
         let mut row = 0;
-        while row < num_rows {
-            let group = (num_rows - row).div_ceil(remaining_groups);
+        while row < self.num_rows {
+            let group = (self.num_rows - row).div_ceil(remaining_groups);
             // The first group loads these panels and has the next ones fetched; the others find both in the cache.
             let ahead = if row == 0 { PANELS * inputs.num_blocks } else { 0 };
             match group {
-                1 => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<1>(row), ahead))
-                }
-                2 => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<2>(row), ahead))
-                }
-                3 => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<3>(row), ahead))
-                }
-                4 => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<4>(row), ahead))
-                }
-                5 => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<5>(row), ahead))
-                }
-                _ => {
-                    self.store(output, row, first_panel, &multiply_tile(panels, inputs.rows::<6>(row), ahead))
-                }
+                1 => self.multiply_group::<L, 1, PANELS>(lanes, panels, first, inputs, row, ahead),
+                2 => self.multiply_group::<L, 2, PANELS>(lanes, panels, first, inputs, row, ahead),
+                3 => self.multiply_group::<L, 3, PANELS>(lanes, panels, first, inputs, row, ahead),
+                4 => self.multiply_group::<L, 4, PANELS>(lanes, panels, first, inputs, row, ahead),
+                5 => self.multiply_group::<L, 5, PANELS>(lanes, panels, first, inputs, row, ahead),
+                _ => self.multiply_group::<L, 6, PANELS>(lanes, panels, first, inputs, row, ahead),
             }
             row += group;
             remaining_groups -= 1;
         }
     }
 
-    fn store<const ROWS: usize, const PANELS: usize>(
+    #[inline(always)]
+    fn multiply_group<L: Lanes, const ROWS: usize, const PANELS: usize>(
         &self,
+        lanes: L,
+        panels: [&[PanelBlock<BYTES>]; PANELS],
+        first_panel: usize,
+        inputs: &RowBlocks<'_>,
+        first_row: usize,
+        blocks_ahead: usize,
+    ) {
+        let tile = multiply_tile(lanes, panels, inputs.rows::<ROWS>(first_row), blocks_ahead);
+        self.part.store(lanes, self.output, first_row, first_panel, &tile);
+    }
+}
+
+impl Part {
+    #[inline(always)]
+    fn store<L: Lanes, const ROWS: usize, const PANELS: usize>(
+        &self,
+        lanes: L,
         output: &Output<'_>,
         first_row: usize,
         first_panel: usize,
-        tile: &Tile<ROWS, PANELS>,
+        tile: &Tile<L, ROWS, PANELS>,
     ) {
         for (row, panels) in tile.iter().enumerate() {
-            for (panel, sums) in panels.iter().enumerate() {
+            for (panel, &sums) in panels.iter().enumerate() {
                 let channel = (first_panel + panel) * LANES;
                 let count = LANES.min(self.matrix.out_features - channel);
                 let start = (first_row + row) * output.width + self.first_column + channel;
                 // SAFETY: a column belongs to one task.
                 let target = unsafe { output.values.part(start..start + count) };
                 let bias = self.bias.as_ref().map(|bias| &bias[channel..channel + count]);
-                store_lanes(target, sums, bias, output.accumulate);
+                store_lanes(lanes, target, sums, bias, output.accumulate);
             }
         }
     }
@@ -293,16 +342,35 @@ impl Part {
     }
 }
 
-fn store_lanes(target: &mut [f32], sums: &[f32; LANES], bias: Option<&[f32]>, accumulate: bool) {
-    match (bias, accumulate) {
-        (None, false) => target.copy_from_slice(&sums[..target.len()]),
-        (None, true) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
-        (Some(bias), false) => {
-            target.iter_mut().zip(sums).zip(bias).for_each(|((target, sum), bias)| *target = sum + bias);
-        }
-        (Some(bias), true) => {
-            target.iter_mut().zip(sums).zip(bias).for_each(|((target, sum), bias)| *target += sum + bias);
-        }
+#[inline(always)]
+fn store_lanes<L: Lanes>(
+    lanes: L,
+    target: &mut [f32],
+    sums: L::Floats,
+    bias: Option<&[f32]>,
+    accumulate: bool,
+) {
+    let mut sums = sums;
+    let mut add = |values: &[f32]| {
+        let mut padded = [0.0; LANES];
+        let values = values.first_chunk().unwrap_or_else(|| {
+            padded[..values.len()].copy_from_slice(values);
+            &padded
+        });
+        sums = lanes.add(sums, lanes.load(values));
+    };
+    if let Some(bias) = bias {
+        add(bias);
+    }
+    if accumulate {
+        add(target);
+    }
+    if let Some(target) = target.as_mut_array::<LANES>() {
+        lanes.store(sums, target);
+    } else {
+        let mut padded = [0.0; LANES];
+        lanes.store(sums, &mut padded);
+        target.copy_from_slice(&padded[..target.len()]);
     }
 }
 
@@ -313,6 +381,7 @@ struct RowBlocks<'a> {
 }
 
 impl RowBlocks<'_> {
+    #[inline(always)]
     fn rows<const ROWS: usize>(&self, first: usize) -> [&[ActivationBlock]; ROWS] {
         std::array::from_fn(|row| {
             let start = (first + row) * self.num_blocks;

@@ -4,6 +4,7 @@ use super::{LoadOptions, ModelSource, WeightPrecision, names, names::LayerTensor
 use crate::{
     config::{RopeScaling, SlidingWindow},
     error::LoadError,
+    kernels::Instructions,
     kv_cache::{KvLayout, LayerCache},
     matrix::{FormKind, Matrix, MatrixPacker, Projection, decode},
     model::{CpuModel, Layer, ModelParts, Weights},
@@ -64,10 +65,12 @@ pub(super) fn load(
     (loader.progress)(total, total);
 
     let components = layout.components().unwrap_or(usize::MAX / 2);
-    let caches =
-        (0..config.num_layers).map(|_| LayerCache::new(components)).collect::<Result<Vec<_>, _>>().map_err(
-            |error| LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks)),
-        )?;
+    let caches = (0..config.num_layers)
+        .map(|_| LayerCache::new(components, options.kv_cache_type))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| {
+            LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks))
+        })?;
     let team = Team::new(options.threads)
         .map_err(|error| LoadError::Options(format!("cannot start {} threads: {error}", options.threads)))?;
     Ok(CpuModel::new(ModelParts {
@@ -75,8 +78,10 @@ pub(super) fn load(
         frequencies: rope.frequencies(config.head_dim),
         weights,
         caches,
+        cache_type: options.kv_cache_type,
         layout,
         team,
+        instructions: options.instructions.unwrap_or_else(Instructions::detect),
         max_model_len: options.max_model_len,
         form: if options.precision == WeightPrecision::Full { FormKind::Full } else { FormKind::EightBit },
     }))

@@ -5,7 +5,7 @@ use crate::{
     tiny::{CONTEXT, Shape, TinyModel, safetensors_directory},
 };
 use wayfare_engine_local::{Model, StepInput};
-use wayfare_model_cpu::{Architecture, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_model_cpu::{Architecture, KvCacheType, LoadOptions, ModelSource, WeightPrecision};
 use wayfare_testkit::CountingAllocator;
 
 #[global_allocator]
@@ -21,6 +21,8 @@ fn steps_in_steady_state_do_not_allocate() {
         max_model_len: CONTEXT,
         threads: 1,
         precision: WeightPrecision::Quantised,
+        kv_cache_type: KvCacheType::Float16,
+        instructions: None,
     };
     let mut model = source.load(&options, &mut |_, _| {}).unwrap();
     // A prefill chunk and two decodes, at their largest first.

@@ -8,7 +8,9 @@ use candle_core::quantized::GgmlDType;
 use serde_json::{Value, json};
 use std::path::Path;
 use wayfare_engine_local::{Model, StepInput};
-use wayfare_model_cpu::{Architecture, CpuModel, LoadError, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_model_cpu::{
+    Architecture, CpuModel, KvCacheType, LoadError, LoadOptions, ModelSource, WeightPrecision,
+};
 
 const OPTIONS: LoadOptions = LoadOptions {
     block_size: 8,
@@ -16,6 +18,8 @@ const OPTIONS: LoadOptions = LoadOptions {
     max_model_len: 32,
     threads: 1,
     precision: WeightPrecision::Quantised,
+    kv_cache_type: KvCacheType::Float16,
+    instructions: None,
 };
 
 /// Opens and loads; the text of the error and of its causes.

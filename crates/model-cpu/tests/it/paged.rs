@@ -6,7 +6,7 @@ use crate::{
     tiny::{CONTEXT, Scaling, Shape, TinyModel, safetensors_directory},
 };
 use proptest::prelude::*;
-use wayfare_model_cpu::{Architecture, CpuModel, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_model_cpu::{Architecture, CpuModel, KvCacheType, LoadOptions, ModelSource, WeightPrecision};
 
 /// Enough for the longest sequences of a scenario in blocks of one token.
 const NUM_BLOCKS: usize = 300;
@@ -14,8 +14,15 @@ const NUM_BLOCKS: usize = 300;
 fn load(model: &mut TinyModel, block_size: usize, precision: WeightPrecision) -> CpuModel {
     let directory = safetensors_directory(model);
     let source = ModelSource::open(directory.path()).unwrap();
-    let options =
-        LoadOptions { block_size, num_kv_blocks: NUM_BLOCKS, max_model_len: CONTEXT, threads: 2, precision };
+    let options = LoadOptions {
+        block_size,
+        num_kv_blocks: NUM_BLOCKS,
+        max_model_len: CONTEXT,
+        threads: 2,
+        precision,
+        kv_cache_type: KvCacheType::Float16,
+        instructions: None,
+    };
     source.load(&options, &mut |_, _| {}).unwrap()
 }
 

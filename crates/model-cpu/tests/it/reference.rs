@@ -1,9 +1,10 @@
 //! The default model against an independent implementation, whose numbers are in `tests/data/greedy.json`:
 //! Hugging Face transformers, in 32-bit floats, with the same file's weights dequantised.
 
-use crate::driver::{Sequence, best, log_probability, run_step};
+use crate::driver::{Sequence, best, log_probability, push, run_step};
 use serde::Deserialize;
-use wayfare_model_cpu::{CpuModel, LoadOptions, ModelSource, WeightPrecision};
+use wayfare_engine_local::{Model as _, StepInput};
+use wayfare_model_cpu::{CpuModel, Instructions, KvCacheType, LoadOptions, ModelSource, WeightPrecision};
 use wayfare_testkit::default_model_path;
 
 /// Where the two best tokens are closer than this (in log-probability), another precision may choose the other.
@@ -23,10 +24,22 @@ fn cases() -> Vec<Case> {
 }
 
 fn load(precision: WeightPrecision) -> CpuModel {
+    load_with(&LoadOptions { precision, ..OPTIONS })
+}
+
+const OPTIONS: LoadOptions = LoadOptions {
+    block_size: 16,
+    num_kv_blocks: 256,
+    max_model_len: 2048,
+    threads: 2,
+    precision: WeightPrecision::Quantised,
+    kv_cache_type: KvCacheType::Float16,
+    instructions: None,
+};
+
+fn load_with(options: &LoadOptions) -> CpuModel {
     let source = ModelSource::open(&default_model_path()).expect("the default model opens");
-    let options =
-        LoadOptions { block_size: 16, num_kv_blocks: 256, max_model_len: 1024, threads: 2, precision };
-    source.load(&options, &mut |_, _| {}).expect("the default model loads")
+    source.load(options, &mut |_, _| {}).expect("the default model loads")
 }
 
 /// Blocks for `length` tokens, from `first` on in an order that is not ascending.
@@ -139,6 +152,70 @@ fn greedy_answers_are_those_of_the_reference_however_they_are_scheduled() {
     assert_eq!(generated, alone, "batched");
 }
 
+/// Tokens of the beginning of this project's ARCHITECTURE.md.
+fn text() -> Vec<u32> {
+    serde_json::from_str(include_str!("../data/text.json")).expect("a list of token ids")
+}
+
+/// e to the mean negative log-probability of each token after the first.
+fn perplexity(model: &mut CpuModel, tokens: &[u32]) -> f64 {
+    let mut sequence = Sequence::new(tokens, blocks(1, tokens.len()));
+    let mut logits = Vec::new();
+    let mut sum = 0.0;
+    while sequence.num_uncomputed() > 0 {
+        let count = sequence.num_uncomputed().min(128);
+        let mut step = StepInput::default();
+        push(&mut step, &sequence, count, true);
+        step.sequences[0].num_logits = count as u32;
+        model.forward(&step, &mut logits).expect("the step is valid");
+        sequence.num_computed += count;
+        let first = sequence.num_computed - count + 1;
+        let next = tokens[first..].iter().zip(logits.chunks(model.vocab_size()));
+        sum -= next.map(|(&token, logits)| log_probability(logits, token)).sum::<f64>();
+    }
+    (sum / (tokens.len() - 1) as f64).exp()
+}
+
+#[test]
+fn the_default_precision_reads_a_text_as_well_as_floats_do() {
+    let text = &text()[..512];
+    let floats =
+        LoadOptions { precision: WeightPrecision::Full, kv_cache_type: KvCacheType::Float32, ..OPTIONS };
+    let exact = perplexity(&mut load_with(&floats), text);
+    for kv_cache_type in [KvCacheType::Float16, KvCacheType::BFloat16, KvCacheType::Float32] {
+        let found = perplexity(&mut load_with(&LoadOptions { kv_cache_type, ..OPTIONS }), text);
+        let change = found / exact - 1.0;
+        println!(
+            "{kv_cache_type}: perplexity {found:.4}, that of floats {exact:.4}, {:.3} %",
+            100.0 * change
+        );
+        assert!(change.abs() < 0.005, "{kv_cache_type}: {found}, not {exact}");
+    }
+}
+
+#[test]
+fn answers_are_the_same_with_all_instructions_and_any_number_of_threads() {
+    let tokens = &cases()[0].prompt_ids;
+    let answers: Vec<(Instructions, Vec<f32>)> = Instructions::available()
+        .zip([2, 3, 1])
+        .map(|(set, threads)| {
+            let mut model = load_with(&LoadOptions { instructions: Some(set), threads, ..OPTIONS });
+            let mut sequences = [Sequence::new(tokens, blocks(1, tokens.len()))];
+            (set, run_step(&mut model, &mut sequences, &[tokens.len()]).remove(0).1)
+        })
+        .collect();
+    for pair in answers.windows(2) {
+        let [(set, logits), (other, others)] = pair else { unreachable!() };
+        // Where products are fused with their sums, and where they are not, to the last bit.
+        if set.is_fused() == other.is_fused() {
+            assert!(logits == others, "{set} and {other}");
+        }
+        assert_eq!(best(logits).0, best(others).0, "{set} and {other}");
+        let furthest = logits.iter().zip(others).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest < 0.3, "{set} and {other}: {furthest}");
+    }
+}
+
 #[test]
 fn the_headers_tell_what_a_server_needs() {
     let source = ModelSource::open(&default_model_path()).expect("the default model opens");
@@ -146,7 +223,7 @@ fn the_headers_tell_what_a_server_needs() {
     assert_eq!(info.architecture.name(), "llama");
     assert_eq!((info.context_length, info.vocab_size, info.num_layers), (8192, 49152, 30));
     assert_eq!((info.num_kv_heads, info.head_dim), (3, 64));
-    assert_eq!(info.kv_bytes_per_token, 30 * 3 * 64 * 2 * 2);
+    assert_eq!(info.kv_bytes_per_token(KvCacheType::Float16), 30 * 3 * 64 * 2 * 2);
     assert_eq!(info.eos_token_ids, [2]);
     let quantised = source.weight_bytes(WeightPrecision::Quantised);
     assert!((90_000_000..110_000_000).contains(&quantised), "{quantised}");

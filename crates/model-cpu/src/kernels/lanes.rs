@@ -1,0 +1,58 @@
+//! What the kernels need of a processor: registers of 16 lanes, in a form for each set of instructions.
+
+use super::{LANES, PACKED_STEP};
+
+/// Proof that the processor has certain instructions, and these instructions.
+///
+/// A value is made only where the instructions were found, so the methods are safe. They must be inlined into a
+/// function that is compiled for the same instructions, which is what [`Instructions::run`](super::Instructions::run)
+/// is for. All forms have 16 lanes and do the same operations in the same order, so those that fuse a product with its
+/// sum give the same results to the last bit.
+pub(crate) trait Lanes: Copy {
+    /// 16 floats.
+    type Floats: Copy;
+    /// 16 sums of integer products.
+    type Sums: Copy;
+    /// 64 bytes of weights.
+    type Weights: Copy;
+
+    /// Whether products are rounded together with their sums.
+    const IS_FUSED: bool;
+
+    fn splat(self, value: f32) -> Self::Floats;
+    fn load(self, values: &[f32; LANES]) -> Self::Floats;
+    fn store(self, floats: Self::Floats, out: &mut [f32; LANES]);
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn multiply(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a * b + c`.
+    fn multiply_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+
+    /// From IEEE half precision bits.
+    fn widen_f16(self, halves: &[u16; LANES]) -> Self::Floats;
+    /// To IEEE half precision bits, the nearest, ties to even.
+    fn narrow_f16(self, floats: Self::Floats) -> [u16; LANES];
+
+    fn no_sums(self) -> Self::Sums;
+    /// One step of weights: four bytes for each lane.
+    fn load_weights(self, bytes: &[u8; PACKED_STEP]) -> Self::Weights;
+    /// The lower four bits of each byte.
+    fn low_nibbles(self, weights: Self::Weights) -> Self::Weights;
+    /// The upper four bits of each byte.
+    fn high_nibbles(self, weights: Self::Weights) -> Self::Weights;
+    /// Adds to each sum the products of its four weights, none above 15, with `four`.
+    fn add_nibble_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
+    /// Adds to each sum the products of its four weights, unsigned bytes, with `four`.
+    fn add_byte_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
+    /// The sums times 128.
+    fn scale_sums(self, sums: Self::Sums) -> Self::Sums;
+    fn to_floats(self, sums: Self::Sums) -> Self::Floats;
+
+    /// Starts loading a line into the second-level cache, where that can be asked for; the address need not be valid.
+    fn prefetch(self, line: *const u8);
+}
+
+/// `a * b + c` of single numbers, fused where the lanes' is.
+#[inline(always)]
+pub(crate) fn multiply_add<L: Lanes>(_: L, a: f32, b: f32, c: f32) -> f32 {
+    if L::IS_FUSED { a.mul_add(b, c) } else { a * b + c }
+}
