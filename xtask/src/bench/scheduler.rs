@@ -16,8 +16,6 @@ use super::machine::Machine;
 use super::results::{head, publish, row};
 use crate::process::{cargo, target_directory};
 
-/// valgrind knows no AVX-512, so the processor's own instructions cannot be used.
-const RUSTFLAGS: &str = "-C target-cpu=x86-64-v3";
 const NO_JOURNEY: &str = "--cfg wayfare_no_journey";
 /// What both should differ by at most. A field of a sequence that is not there, and a branch that is not taken, move
 /// the compiler's choice of registers, which alone is an instruction or two by sequence.
@@ -73,8 +71,8 @@ struct Results {
 /// When anything on the way fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let machine = Machine::inspect()?;
-    let with = build("with-journey", RUSTFLAGS)?;
-    let without = build("without-journey", &format!("{RUSTFLAGS} {NO_JOURNEY}"))?;
+    let with = build("with-journey", "")?;
+    let without = build("without-journey", NO_JOURNEY)?;
     let mut rows = Vec::new();
     for Scenario { name, what } in SCENARIOS {
         eprintln!("counting: {what}");
@@ -137,7 +135,7 @@ fn collected(log: &str) -> Option<u64> {
 
 fn page(results: &Results) -> String {
     let mut page = format!(
-        "# Instructions of a scheduler step\n\n`cargo xtask bench scheduler`: callgrind, {RUSTFLAGS}. \"Without\" is a \
+        "# Instructions of a scheduler step\n\n`cargo xtask bench scheduler`: callgrind. \"Without\" is a \
          build in which the compiler has removed all journey code of the engine's side; \"off\" is the usual build, \
          tracing off; \"recorded\" has a core span for every sequence. Target: {:.1} %.\n\n{}\n",
         100.0 * TARGET,

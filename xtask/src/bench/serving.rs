@@ -147,13 +147,7 @@ impl Rig {
     fn set_up(options: &Options, machine: &Machine) -> Result<Self> {
         let target = target_directory()?;
         let release = target.join("release");
-        let wayfare = match &options.subject.server {
-            Some(program) => program.clone(),
-            None => {
-                run_command(&mut cargo(&["build", "--release", "--package", "wayfare"]))?;
-                release.join("wayfare")
-            }
-        };
+        let wayfare = options.subject.program()?;
         let driver = ["build", "--release", "--package", "wayfare-testkit", "--bin", "wayfare-load"];
         run_command(&mut cargo(&driver))?;
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);

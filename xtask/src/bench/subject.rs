@@ -30,6 +30,20 @@ pub(crate) struct SubjectOptions {
     pub(crate) no_file: bool,
 }
 
+impl SubjectOptions {
+    /// The program of the server, built unless another is given.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub(crate) fn program(&self) -> Result<PathBuf> {
+        if let Some(program) = &self.server {
+            return Ok(program.clone());
+        }
+        run_command(&mut cargo(&["build", "--release", "--package", "wayfare"]))?;
+        Ok(target_directory()?.join("release/wayfare"))
+    }
+}
+
 /// A prompt in words: 72 bytes, which with the chat template (19 tokens) and the number with its space (9) make
 /// [`PROMPT_TOKENS`] for the simulated engine, whose tokens are bytes.
 pub(crate) const PROMPT: &str = "Tell me in a few words what a lighthouse is, who keeps it, and what for.";
@@ -51,14 +65,8 @@ impl Laboratory {
     /// # Errors
     /// When a build fails or the driver does not start.
     pub(crate) fn set_up(options: &SubjectOptions) -> Result<Self> {
+        let program = options.program()?;
         let release = target_directory()?.join("release");
-        let program = match &options.server {
-            Some(program) => program.clone(),
-            None => {
-                run_command(&mut cargo(&["build", "--release", "--package", "wayfare"]))?;
-                release.join("wayfare")
-            }
-        };
         run_command(&mut cargo(&["build", "--release", "--package", "wayfare-testkit", "--bins"]))?;
         let cores = Cores::divide()?;
         let driver = cores.on_driver_cores(|| Driver::start(&release.join("wayfare-load")))?;
