@@ -10,16 +10,17 @@
 
 use crate::{
     kernels::{Instructions, Kernel, LANES, Lanes, vector::softmax},
-    kv_cache::{Component, KvLayout, LayerCache},
+    kv_cache::{Component, KvLayout},
     parallel::{DisjointMut, Team},
 };
-use std::marker::PhantomData;
 use wayfare_engine_local::StepInput;
 
 /// Query rows (tokens times heads) of one task; more would spill the scores of long contexts from the cache.
 const ROWS_PER_TASK: usize = 24;
 /// Query rows that share one pass over the keys or values of a block.
 const ROWS_AT_ONCE: usize = 4;
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
 
 /// Sizes that stay the same from layer to layer.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,10 @@ pub(crate) struct AttentionShape {
 
 /// What changes from layer to layer.
 #[derive(Clone, Copy)]
-pub(crate) struct LayerAttention<'a> {
-    pub(crate) cache: &'a LayerCache,
+pub(crate) struct LayerAttention<'a, C> {
+    pub(crate) layer: usize,
+    /// Keys and values of all layers.
+    pub(crate) cache: &'a [C],
     /// Rotated queries at the distance that the shape says.
     pub(crate) queries: &'a [f32],
     /// Number of positions that a token sees, its own included; `None`: all.
@@ -104,7 +107,7 @@ impl AttentionPlan {
         team: &Team,
         shape: &AttentionShape,
         input: &StepInput,
-        layer: LayerAttention<'_>,
+        layer: LayerAttention<'_, C>,
         out: &mut [f32],
     ) {
         let out = DisjointMut::new(out);
@@ -114,7 +117,7 @@ impl AttentionPlan {
             // SAFETY: calls with the same worker number do not overlap.
             let scratch = unsafe { &mut scratch.part(worker..worker + 1)[0] };
             let call = Call { shape, input, layer, task: tasks[index] };
-            instructions.run(TaskKernel { call, scratch, out: &out, components: PhantomData::<C> });
+            instructions.run(TaskKernel { call, scratch, out: &out });
         });
     }
 }
@@ -125,18 +128,17 @@ fn grow(buffer: &mut Vec<f32>, length: usize) {
     }
 }
 
-struct Call<'a> {
+struct Call<'a, C> {
     shape: &'a AttentionShape,
     input: &'a StepInput,
-    layer: LayerAttention<'a>,
+    layer: LayerAttention<'a, C>,
     task: Task,
 }
 
 struct TaskKernel<'a, C> {
-    call: Call<'a>,
+    call: Call<'a, C>,
     scratch: &'a mut Scratch,
     out: &'a DisjointMut<'a, f32>,
-    components: PhantomData<C>,
 }
 
 impl<C: Component> Kernel for TaskKernel<'_, C> {
@@ -144,13 +146,13 @@ impl<C: Component> Kernel for TaskKernel<'_, C> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        self.call.run::<L, C>(lanes, self.scratch, self.out);
+        self.call.run(lanes, self.scratch, self.out);
     }
 }
 
-impl Call<'_> {
+impl<C: Component> Call<'_, C> {
     #[inline(always)]
-    fn run<L: Lanes, C: Component>(&self, lanes: L, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
+    fn run<L: Lanes>(&self, lanes: L, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
         let KvLayout { block_size, head_dim, num_kv_heads, .. } = self.shape.layout;
         let Task { sequence, first_token, num_tokens, kv_head } = self.task;
         let sequence = &self.input.sequences[sequence];
@@ -173,6 +175,9 @@ impl Call<'_> {
         let scores = &mut scores[..num_rows * stride];
         let outputs = &mut outputs[..num_rows * head_dim];
 
+        let (layout, layer, cache) = (&self.shape.layout, self.layer.layer, self.layer.cache);
+        let keys_of = |block: u32| &cache[layout.keys(layer, block as usize, kv_head)];
+        let values_of = |block: u32| &cache[layout.values(layer, block as usize, kv_head)];
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (token, queries) in queries.chunks_exact_mut(group * head_dim).enumerate() {
             let start = (first_row + token) * self.shape.query_stride + kv_head * group * head_dim;
@@ -180,8 +185,13 @@ impl Call<'_> {
             queries.iter_mut().zip(source).for_each(|(query, source)| *query = source * scale);
         }
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
-            let start = self.shape.layout.start(block as usize, kv_head);
-            let keys = &self.layer.cache.keys::<C>()[start..start + floats.len()];
+            let keys = keys_of(block);
+            if num_rows <= ROWS_AT_ONCE {
+                if let Some(&next) = table[..end_block].get(first_block + index + 1) {
+                    prefetch(lanes, keys_of(next));
+                }
+                prefetch(lanes, values_of(block));
+            }
             let scores = BlockScores { scores: &mut *scores, stride, first: index * block_size };
             if num_rows <= ROWS_AT_ONCE {
                 block_scores(lanes, queries, keys, head_dim, block_size, scores);
@@ -201,8 +211,7 @@ impl Call<'_> {
         for (index, &block) in table[first_block..end_block].iter().enumerate() {
             // Positions from `end` on hold whatever was there before, which may not even be a number.
             let count = block_size.min(end - base - index * block_size);
-            let start = self.shape.layout.start(block as usize, kv_head);
-            let values = &self.layer.cache.values::<C>()[start..start + count * head_dim];
+            let values = &values_of(block)[..count * head_dim];
             let weights = BlockWeights { weights: scores, stride, first: index * block_size };
             if num_rows <= ROWS_AT_ONCE {
                 add_values(lanes, weights, values, head_dim, outputs);
@@ -218,6 +227,14 @@ impl Call<'_> {
             // SAFETY: a token's heads of one key-value head belong to one task.
             unsafe { out.part(start..start + outputs.len()) }.copy_from_slice(outputs);
         }
+    }
+}
+
+/// Has the cache fetch what is needed soon: a part of a block is too short for the processor to foresee the next one.
+#[inline(always)]
+fn prefetch<L: Lanes, C: Component>(lanes: L, stored: &[C]) {
+    for line in stored.chunks(CACHE_LINE / size_of::<C>()) {
+        lanes.prefetch(line.as_ptr().cast());
     }
 }
 

@@ -63,6 +63,15 @@ pub enum LoadError {
     /// A weight is infinite, not a number, or too large for the packed form.
     #[error("tensor {0:?} contains values that are not finite or too large")]
     TensorValues(String),
+    /// The system does not promise the memory that is needed.
+    #[error("no memory for {what}")]
+    Memory {
+        /// What it is for.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// What the caller asked for does not go with the model.
     #[error("load options: {0}")]
     Options(String),

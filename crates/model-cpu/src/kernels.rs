@@ -8,6 +8,7 @@ mod avx512;
 mod instructions;
 mod lanes;
 mod portable;
+pub(crate) mod quantise;
 pub(crate) mod tile;
 pub(crate) mod vector;
 
@@ -42,41 +43,9 @@ pub(crate) struct PanelBlock<const BYTES: usize> {
     pub(crate) quants: [u8; BYTES],
 }
 
-/// Quants of a coarse block of activations go from minus to plus this.
-pub(crate) const COARSE_LEVELS: f32 = 127.0;
-/// Quants of a fine block go from minus to plus this, 128 times the largest `high`.
-pub(crate) const FINE_LEVELS: f32 = COARSE_LEVELS * 128.0;
-/// Position of `high` above `low`.
-pub(crate) const HIGH_SHIFT: u32 = 7;
-/// A block is fine when its largest magnitude is more than this times the mean magnitude of its row.
-///
-/// Single channels of the hidden state are so much larger than the rest of their block that 8 bits for such a block
-/// put log-probabilities of a 135M model off by up to 0.4. These blocks are few, and at the same places in nearly all
-/// rows of a matrix's input, so the second product of a fine block is seldom paid for.
-pub(crate) const MOST_OVER_MEAN: f32 = 5.0;
-
-/// 32 values of one row of activations: `value = scale * (128 * high + low)`.
-///
-/// Of a coarse block, `low` is all 0, and leaving it out of a product changes nothing, to the last bit: a row's
-/// results are the same beside fine rows as beside coarse ones.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-pub(crate) struct ActivationBlock {
-    pub(crate) scale: f32,
-    /// 128 times the scale, that of `high` alone.
-    pub(crate) coarse_scale: f32,
-    /// Sum of the 32 quantised values times the scale; goes with the weights' minimums.
-    pub(crate) sum: f32,
-    /// Whether `low` counts, 1 or 0.
-    pub(crate) is_fine: u32,
-    pub(crate) high: [i8; BLOCK],
-    pub(crate) low: [i8; BLOCK],
-}
-
-impl ActivationBlock {
-    pub(crate) const ZERO: Self =
-        Self { scale: 0.0, coarse_scale: 0.0, sum: 0.0, is_fine: 0, high: [0; BLOCK], low: [0; BLOCK] };
-}
+#[allow(unsafe_code, reason = "tells which types may be all zero")]
+// SAFETY: it is made of integers.
+unsafe impl<const BYTES: usize> bytemuck::Zeroable for PanelBlock<BYTES> {}
 
 #[cfg(test)]
 mod tests;

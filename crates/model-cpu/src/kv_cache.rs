@@ -2,11 +2,11 @@
 
 use crate::{
     kernels::{LANES, Lanes},
+    memory::{Arena, Array},
     parallel::DisjointMut,
 };
 use half::{bf16, f16};
-use memmap2::MmapMut;
-use std::{fmt, io};
+use std::{fmt, io, ops::Range};
 
 /// What keys and values are stored as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,32 +95,40 @@ impl Component for f32 {
     }
 }
 
-/// How a layer's keys and values are laid out. Blocks are cut by head, so that one head's part of a block is
-/// contiguous: keys dimension by dimension (all positions of one dimension side by side, for scores of many
-/// positions at once), values position by position.
+/// How keys and values are laid out: block after block, and in a block layer after layer, of each first the keys. Blocks
+/// are cut by head, so that one head's part of a block is contiguous: keys dimension by dimension (all positions of one
+/// dimension side by side, for scores of many positions at once), values position by position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvLayout {
     pub(crate) num_blocks: usize,
     pub(crate) block_size: usize,
+    pub(crate) num_layers: usize,
     pub(crate) num_kv_heads: usize,
     pub(crate) head_dim: usize,
 }
 
 impl KvLayout {
-    /// Number of components of one head in one block.
+    /// Number of components of one head's keys, or values, in one block.
     pub(crate) fn head_block(&self) -> usize {
         self.block_size * self.head_dim
     }
 
-    /// Where the part of `head` in `block` starts.
-    pub(crate) fn start(&self, block: usize, head: usize) -> usize {
-        (block * self.num_kv_heads + head) * self.head_block()
+    /// Where the keys of `head` in a block are.
+    pub(crate) fn keys(&self, layer: usize, block: usize, head: usize) -> Range<usize> {
+        let start = ((block * self.num_layers + layer) * 2 * self.num_kv_heads + head) * self.head_block();
+        start..start + self.head_block()
     }
 
-    /// Components of the keys, or of the values, of a layer; `None` when that overflows.
+    /// Where the values of `head` in a block are.
+    pub(crate) fn values(&self, layer: usize, block: usize, head: usize) -> Range<usize> {
+        self.keys(layer, block, self.num_kv_heads + head)
+    }
+
+    /// Components of the whole cache; `None` when that overflows.
     pub(crate) fn components(&self) -> Option<usize> {
         self.num_blocks
-            .checked_mul(self.num_kv_heads)?
+            .checked_mul(self.num_layers)?
+            .checked_mul(2 * self.num_kv_heads)?
             .checked_mul(self.block_size)?
             .checked_mul(self.head_dim)
     }
@@ -136,60 +144,42 @@ pub(crate) fn bytes_per_token(
     (2 * num_layers * num_kv_heads * head_dim * kind.bytes()) as u64
 }
 
-/// One layer's cache.
-pub(crate) struct LayerCache {
-    keys: Zeroed,
-    values: Zeroed,
+/// Keys and values of all blocks and layers.
+pub(crate) struct KvCache {
+    pub(crate) layout: KvLayout,
+    pub(crate) kind: KvCacheType,
+    bytes: Array<u8>,
 }
 
-impl LayerCache {
-    /// An empty cache of so many components of keys, and of values.
+impl KvCache {
+    /// An empty cache.
     ///
     /// # Errors
     /// When the system does not promise the memory.
-    pub(crate) fn new(components: usize, kind: KvCacheType) -> io::Result<Self> {
-        let zeroed = || MmapMut::map_anon(components * kind.bytes()).map(Zeroed);
-        Ok(Self { keys: zeroed()?, values: zeroed()? })
+    pub(crate) fn new(layout: KvLayout, kind: KvCacheType) -> io::Result<Self> {
+        let bytes = layout.components().and_then(|components| components.checked_mul(kind.bytes()));
+        // Of its own, because it is most of the machine's memory and seldom used whole.
+        let bytes = Arena::default().array(bytes.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        Ok(Self { layout, kind, bytes })
     }
 
-    pub(crate) fn keys<C: Component>(&self) -> &[C] {
-        self.keys.components()
-    }
-
-    pub(crate) fn values<C: Component>(&self) -> &[C] {
-        self.values.components()
-    }
-}
-
-/// Components that are 0 and take no memory until they are written. Mapped, because allocators may fill what they
-/// promise to be zero, and a pool is most of the machine's memory and seldom used whole.
-struct Zeroed(MmapMut);
-
-impl Zeroed {
-    fn components<C: Component>(&self) -> &[C] {
-        // A mapping starts with a page and is a whole number of components long.
-        bytemuck::cast_slice(&self.0)
-    }
-
-    fn components_mut<C: Component>(&mut self) -> &mut [C] {
-        bytemuck::cast_slice_mut(&mut self.0)
+    pub(crate) fn components<C: Component>(&self) -> &[C] {
+        // An array is aligned for all kinds, and a whole number of components long.
+        bytemuck::cast_slice(&self.bytes)
     }
 }
 
-/// Writes keys and values of single positions into a layer's cache from several threads.
+/// Writes keys and values of single positions into one layer from several threads.
 pub(crate) struct LayerWriter<'a, C> {
     layout: KvLayout,
-    keys: DisjointMut<'a, C>,
-    values: DisjointMut<'a, C>,
+    layer: usize,
+    components: DisjointMut<'a, C>,
 }
 
 impl<'a, C: Component> LayerWriter<'a, C> {
-    pub(crate) fn new(layout: KvLayout, cache: &'a mut LayerCache) -> Self {
-        Self {
-            layout,
-            keys: DisjointMut::new(cache.keys.components_mut()),
-            values: DisjointMut::new(cache.values.components_mut()),
-        }
+    pub(crate) fn new(cache: &'a mut KvCache, layer: usize) -> Self {
+        let components = DisjointMut::new(bytemuck::cast_slice_mut(&mut cache.bytes));
+        Self { layout: cache.layout, layer, components }
     }
 
     /// Stores the key and value that `head` has at `offset` within `block`.
@@ -207,18 +197,18 @@ impl<'a, C: Component> LayerWriter<'a, C> {
         key: &[f32],
         value: &[f32],
     ) {
-        let start = self.layout.start(block, head);
+        let start = self.layout.keys(self.layer, block, head).start;
         for (index, chunk) in key.chunks(LANES).enumerate() {
             for (dimension, component) in (index * LANES..).zip(&narrow::<C, L>(lanes, chunk)[..chunk.len()])
             {
                 let at = start + dimension * self.layout.block_size + offset;
                 // SAFETY: one component of this position only.
-                unsafe { self.keys.part(at..at + 1)[0] = *component };
+                unsafe { self.components.part(at..at + 1)[0] = *component };
             }
         }
-        let at = start + offset * self.layout.head_dim;
+        let at = self.layout.values(self.layer, block, head).start + offset * self.layout.head_dim;
         // SAFETY: this position only.
-        let target = unsafe { self.values.part(at..at + self.layout.head_dim) };
+        let target = unsafe { self.components.part(at..at + self.layout.head_dim) };
         for (target, chunk) in target.chunks_mut(LANES).zip(value.chunks(LANES)) {
             target.copy_from_slice(&narrow::<C, L>(lanes, chunk)[..chunk.len()]);
         }

@@ -12,6 +12,7 @@ mod gguf;
 mod kernels;
 mod kv_cache;
 mod matrix;
+mod memory;
 mod model;
 mod parallel;
 mod safetensors;

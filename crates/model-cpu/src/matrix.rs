@@ -1,17 +1,19 @@
 //! Weight matrices in the form the products want.
 //!
 //! One packed form serves one row and many alike: 4 or 8 bits per weight with a scale and a minimum for each 32,
-//! multiplied with activations of 8 bits, or of 15 where these are too coarse, by integer dot products. For few
-//! rows the time is that of reading the weights, for many that of the products; this form is the smallest, and faster
+//! multiplied with activations of 8 bits by integer dot products, and a few outliers as floats. For few rows the time is that of reading the weights, for many that of the products; this form is the smallest, and faster
 //! than float products. The other form is plain 32-bit floats, for exact results.
 
 mod packing;
 mod product;
 
-pub(crate) use packing::{MatrixPacker, decode};
+pub(crate) use packing::{MatrixPacker, PackError, decode};
 pub(crate) use product::{Activations, Projection, RowSource};
 
-use crate::kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP};
+use crate::{
+    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP},
+    memory::Array,
+};
 
 /// Weights of `out_features` rows with `in_features` each.
 pub(crate) struct Matrix {
@@ -23,11 +25,11 @@ pub(crate) struct Matrix {
 /// How the weights are held.
 pub(crate) enum Form {
     /// Panel after panel of 16 output channels, each of `in_features / 32` blocks.
-    FourBit(Vec<PanelBlock<FOUR_BIT>>),
+    FourBit(Array<PanelBlock<FOUR_BIT>>),
     /// The same with a byte per weight.
-    EightBit(Vec<PanelBlock<EIGHT_BIT>>),
+    EightBit(Array<PanelBlock<EIGHT_BIT>>),
     /// Row after row.
-    Full(Vec<f32>),
+    Full(Array<f32>),
 }
 
 /// Which [`Form`] a matrix gets.

@@ -6,7 +6,7 @@ use crate::{
     attention::{AttentionPlan, AttentionShape, LayerAttention},
     config::{ModelConfig, RopeFrequencies},
     kernels::{Instructions, Kernel, Lanes, vector},
-    kv_cache::{Component, KvCacheType, KvLayout, LayerCache, LayerWriter},
+    kv_cache::{Component, KvCache, KvCacheType, LayerWriter},
     matrix::{Activations, FormKind, Projection, RowSource},
     parallel::{DisjointMut, Team},
 };
@@ -19,9 +19,7 @@ pub struct CpuModel {
     config: ModelConfig,
     frequencies: RopeFrequencies,
     weights: Weights,
-    caches: Vec<LayerCache>,
-    cache_type: KvCacheType,
-    layout: KvLayout,
+    cache: KvCache,
     team: Team,
     instructions: Instructions,
     form: FormKind,
@@ -35,9 +33,7 @@ pub(crate) struct ModelParts {
     pub(crate) config: ModelConfig,
     pub(crate) frequencies: RopeFrequencies,
     pub(crate) weights: Weights,
-    pub(crate) caches: Vec<LayerCache>,
-    pub(crate) cache_type: KvCacheType,
-    pub(crate) layout: KvLayout,
+    pub(crate) cache: KvCache,
     pub(crate) team: Team,
     pub(crate) instructions: Instructions,
     pub(crate) max_model_len: usize,
@@ -95,14 +91,12 @@ struct Scratch {
 
 impl CpuModel {
     pub(crate) fn new(parts: ModelParts) -> Self {
-        let checker = StepChecker::new(parts.config.vocab_size, parts.layout, parts.max_model_len);
+        let checker = StepChecker::new(parts.config.vocab_size, parts.cache.layout, parts.max_model_len);
         Self {
             config: parts.config,
             frequencies: parts.frequencies,
             weights: parts.weights,
-            caches: parts.caches,
-            cache_type: parts.cache_type,
-            layout: parts.layout,
+            cache: parts.cache,
             team: parts.team,
             instructions: parts.instructions,
             form: parts.form,
@@ -131,17 +125,16 @@ impl Model for CpuModel {
             config: &self.config,
             frequencies: &self.frequencies,
             weights: &self.weights,
-            layout: self.layout,
             team: &self.team,
             instructions: self.instructions,
             form: self.form,
             input,
         };
-        let (caches, scratch, plan) = (&mut self.caches, &mut self.scratch, &mut self.plan);
-        match self.cache_type {
-            KvCacheType::Float16 => forward.run::<f16>(caches, scratch, plan, take_row),
-            KvCacheType::BFloat16 => forward.run::<bf16>(caches, scratch, plan, take_row),
-            KvCacheType::Float32 => forward.run::<f32>(caches, scratch, plan, take_row),
+        let (cache, scratch, plan) = (&mut self.cache, &mut self.scratch, &mut self.plan);
+        match cache.kind {
+            KvCacheType::Float16 => forward.run::<f16>(cache, scratch, plan, take_row),
+            KvCacheType::BFloat16 => forward.run::<bf16>(cache, scratch, plan, take_row),
+            KvCacheType::Float32 => forward.run::<f32>(cache, scratch, plan, take_row),
         }
         Ok(())
     }
@@ -152,7 +145,6 @@ struct Forward<'a> {
     config: &'a ModelConfig,
     frequencies: &'a RopeFrequencies,
     weights: &'a Weights,
-    layout: KvLayout,
     team: &'a Team,
     instructions: Instructions,
     form: FormKind,
@@ -162,7 +154,7 @@ struct Forward<'a> {
 impl Forward<'_> {
     fn run<C: Component>(
         &self,
-        caches: &mut [LayerCache],
+        cache: &mut KvCache,
         scratch: &mut Scratch,
         plan: &mut AttentionPlan,
         take_row: &mut dyn FnMut(&mut [f32]),
@@ -190,21 +182,27 @@ impl Forward<'_> {
         grow(attended, num_rows * query_width);
         grow(gate_up, num_rows * 2 * inner);
         let shape = AttentionShape {
-            layout: self.layout,
+            layout: cache.layout,
             num_heads: config.num_heads,
             query_stride: query_width + 2 * config.kv_width(),
         };
         plan.prepare(team, &shape, self.input);
 
-        for (layer, cache) in self.weights.layers.iter().zip(caches) {
+        for (index, layer) in self.weights.layers.iter().enumerate() {
             inputs.resize(num_rows, hidden);
             let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon, chosen: None };
             inputs.fill(instructions, team, num_rows, self.form, &source);
             layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
             let angles = Angles { cosines, sines };
-            self.rotate_and_store::<C>(layer, cache, query_key_value, places, angles);
-            let inputs_of_layer = LayerAttention { cache, queries: query_key_value, window: layer.window };
-            plan.run::<C>(instructions, team, &shape, self.input, inputs_of_layer, attended);
+            let writer = LayerWriter::<C>::new(cache, index);
+            self.rotate_and_store(layer, &writer, query_key_value, places, angles);
+            let call = LayerAttention {
+                layer: index,
+                cache: cache.components::<C>(),
+                queries: query_key_value,
+                window: layer.window,
+            };
+            plan.run(instructions, team, &shape, self.input, call, attended);
 
             inputs.resize(num_rows, query_width);
             inputs.fill(instructions, team, num_rows, self.form, &Plain { rows: attended });
@@ -267,7 +265,7 @@ impl Forward<'_> {
     fn rotate_and_store<C: Component>(
         &self,
         layer: &Layer,
-        cache: &mut LayerCache,
+        writer: &LayerWriter<'_, C>,
         query_key_value: &mut [f32],
         places: &[TokenPlace],
         angles: Angles<'_>,
@@ -276,14 +274,13 @@ impl Forward<'_> {
         let half = self.config.head_dim / 2;
         let (instructions, config) = (self.instructions, self.config);
         let rows = DisjointMut::new(query_key_value);
-        let writer = LayerWriter::<C>::new(self.layout, cache);
         self.team.for_each_item(places.len(), |row| {
             // SAFETY: a row belongs to one task.
             let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
             let (cosines, sines) =
                 (&angles.cosines[row * half..][..half], &angles.sines[row * half..][..half]);
             let angles = Angles { cosines, sines };
-            let (writer, place) = (&writer, &places[row]);
+            let place = &places[row];
             instructions.run(RotateAndStore { config, layer, writer, values, place, angles });
         });
     }

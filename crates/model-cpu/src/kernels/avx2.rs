@@ -1,13 +1,14 @@
 //! Pairs of 256-bit registers.
 #![allow(unsafe_code, reason = "vector instructions, which the processor was found to have")]
 
-use super::{HIGH_SHIFT, Kernel, LANES, Lanes, PACKED_STEP};
+use super::{Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm_storeu_si128,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_ph,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps,
+    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_loadu_si128,
+    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
+    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srl_epi32,
+    _mm256_srli_epi16, _mm256_storeu_ps,
 };
 
 /// Made by [`Avx2::detect`] only.
@@ -174,10 +175,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn scale_sums(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+    fn bits_of(self, weights: [__m256i; 2], shift: u32, mask: u8) -> [__m256i; 2] {
         unsafe {
-            let shifted = _mm256_slli_epi32::<{ HIGH_SHIFT as i32 }>(sums[1]);
-            [_mm256_slli_epi32::<{ HIGH_SHIFT as i32 }>(sums[0]), shifted]
+            let (shift, mask) = (_mm_cvtsi32_si128(shift as i32), _mm256_set1_epi32(i32::from(mask)));
+            [
+                _mm256_and_si256(_mm256_srl_epi32(weights[0], shift), mask),
+                _mm256_and_si256(_mm256_srl_epi32(weights[1], shift), mask),
+            ]
         }
     }
 

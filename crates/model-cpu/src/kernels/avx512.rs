@@ -1,13 +1,13 @@
 //! Registers of 512 bits, with dot products of bytes.
 #![allow(unsafe_code, reason = "vector instructions, which the processor was found to have")]
 
-use super::{HIGH_SHIFT, Kernel, LANES, Lanes, PACKED_STEP};
+use super::{Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
-    _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
-    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_prefetch,
+    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_srl_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
 };
 
 /// Made by [`Avx512::detect`] only.
@@ -124,8 +124,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn scale_sums(self, sums: __m512i) -> __m512i {
-        unsafe { _mm512_slli_epi32::<HIGH_SHIFT>(sums) }
+    fn bits_of(self, weights: __m512i, shift: u32, mask: u8) -> __m512i {
+        unsafe {
+            let shifted = _mm512_srl_epi32(weights, _mm_cvtsi32_si128(shift as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi32(i32::from(mask)))
+        }
     }
 
     #[inline(always)]

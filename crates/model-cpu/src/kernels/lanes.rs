@@ -43,8 +43,8 @@ pub(crate) trait Lanes: Copy {
     fn add_nibble_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
     /// Adds to each sum the products of its four weights, unsigned bytes, with `four`.
     fn add_byte_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
-    /// The sums times 128.
-    fn scale_sums(self, sums: Self::Sums) -> Self::Sums;
+    /// Of the four bytes of each lane, what is left of them, as one number, when shifted right and masked.
+    fn bits_of(self, weights: Self::Weights, shift: u32, mask: u8) -> Self::Sums;
     fn to_floats(self, sums: Self::Sums) -> Self::Floats;
 
     /// Starts loading a line into the second-level cache, where that can be asked for; the address need not be valid.

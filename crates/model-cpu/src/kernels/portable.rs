@@ -1,6 +1,6 @@
 //! Arrays, for any processor; the compiler makes of them what it can.
 
-use super::{HIGH_SHIFT, LANES, Lanes, PACKED_STEP, STEP};
+use super::{LANES, Lanes, PACKED_STEP, STEP};
 use half::f16;
 use std::array::from_fn;
 
@@ -102,8 +102,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn scale_sums(self, sums: [i32; LANES]) -> [i32; LANES] {
-        sums.map(|sum| sum << HIGH_SHIFT)
+    fn bits_of(self, weights: [u8; PACKED_STEP], shift: u32, mask: u8) -> [i32; LANES] {
+        from_fn(|lane| {
+            let bytes = weights.as_chunks::<STEP>().0[lane];
+            (i32::from_le_bytes(bytes) >> shift) & i32::from(mask)
+        })
     }
 
     #[inline(always)]

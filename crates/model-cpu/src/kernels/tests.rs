@@ -1,7 +1,8 @@
 use super::{
-    ActivationBlock, BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, PanelBlock,
+    BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, PanelBlock,
+    quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
     tile::multiply_tile,
-    vector::{exp, gated_silu, quantise_row, softmax},
+    vector::{exp, gated_silu, softmax},
 };
 use half::f16;
 
@@ -34,12 +35,12 @@ fn sets() -> (Instructions, Vec<Instructions>) {
 fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     instructions: Instructions,
     panels: [&[PanelBlock<BYTES>]; PANELS],
-    rows: [&[ActivationBlock]; ROWS],
+    rows: [QuantisedRow<'_>; ROWS],
     ahead: usize,
 ) -> [[[f32; LANES]; PANELS]; ROWS] {
     struct OneTile<'a, const BYTES: usize, const ROWS: usize, const PANELS: usize> {
         panels: [&'a [PanelBlock<BYTES>]; PANELS],
-        rows: [&'a [ActivationBlock]; ROWS],
+        rows: [QuantisedRow<'a>; ROWS],
         ahead: usize,
     }
     impl<const BYTES: usize, const ROWS: usize, const PANELS: usize> Kernel for OneTile<'_, BYTES, ROWS, PANELS> {
@@ -58,10 +59,35 @@ fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     instructions.run(OneTile { panels, rows, ahead })
 }
 
-fn quantise(instructions: Instructions, values: &[f32], blocks: &mut [ActivationBlock]) {
-    compute!(instructions, [values: &'a [f32] = values, blocks: &'a mut [ActivationBlock] = blocks] -> (), |lanes| {
-        quantise_row(lanes, values, blocks);
-    });
+/// A row of activations of its own.
+#[derive(Debug, PartialEq)]
+struct Row {
+    blocks: Vec<ActivationBlock>,
+    outliers: Vec<Outlier>,
+}
+
+impl Row {
+    fn new(instructions: Instructions, values: &[f32]) -> Self {
+        let mut blocks = vec![ActivationBlock::ZERO; values.len().div_ceil(BLOCK)];
+        let mut outliers = vec![Outlier::ZERO; Outlier::most(values.len())];
+        let num_outliers = compute!(instructions, [values: &'a [f32] = values, blocks: &'a mut [ActivationBlock] = &mut blocks, outliers: &'a mut [Outlier] = &mut outliers] -> usize, |lanes| {
+            quantise_row(lanes, values, blocks, outliers)
+        });
+        outliers.truncate(num_outliers);
+        Self { blocks, outliers }
+    }
+
+    fn view(&self) -> QuantisedRow<'_> {
+        QuantisedRow { blocks: &self.blocks, outliers: &self.outliers }
+    }
+
+    /// What stands for the value of a channel.
+    fn value(&self, channel: usize) -> f64 {
+        let block = &self.blocks[channel / BLOCK];
+        let quantised = f64::from(block.scale) * f64::from(block.quants[channel % BLOCK]);
+        let is_of = |outlier: &&Outlier| outlier.channel as usize == channel;
+        quantised + self.outliers.iter().find(is_of).map_or(0.0, |outlier| f64::from(outlier.value))
+    }
 }
 
 /// Numbers without a pattern, the same in every run.
@@ -87,14 +113,12 @@ impl Noise {
             .collect()
     }
 
-    fn row(&mut self, num_blocks: usize) -> Vec<ActivationBlock> {
+    fn row(&mut self, num_blocks: usize) -> Row {
         // Now and then a value far above the others.
         let values: Vec<f32> = (0..num_blocks * BLOCK)
             .map(|_| self.unit() * if self.next().is_multiple_of(50) { 100.0 } else { 1.0 })
             .collect();
-        let mut blocks = vec![ActivationBlock::ZERO; num_blocks];
-        quantise(Instructions::detect(), &values, &mut blocks);
-        blocks
+        Row::new(Instructions::detect(), &values)
     }
 }
 
@@ -103,9 +127,9 @@ fn check_tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>() {
     let (portable, others) = sets();
     for num_blocks in [1, 2, 7] {
         let panels: [Vec<PanelBlock<BYTES>>; PANELS] = std::array::from_fn(|_| noise.panel(num_blocks));
-        let rows: [Vec<ActivationBlock>; ROWS] = std::array::from_fn(|_| noise.row(num_blocks));
+        let rows: [Row; ROWS] = std::array::from_fn(|_| noise.row(num_blocks));
         let panels = std::array::from_fn(|panel| &panels[panel][..]);
-        let rows = std::array::from_fn(|row| &rows[row][..]);
+        let rows = std::array::from_fn(|row| rows[row].view());
         let plain = tile::<BYTES, ROWS, PANELS>(portable, panels, rows, 0);
         let fast = others.iter().map(|&set| tile(set, panels, rows, PANELS * num_blocks));
         let fast: Vec<[[[f32; LANES]; PANELS]; ROWS]> = fast.collect();
@@ -140,18 +164,15 @@ fn a_tile_is_the_product_of_what_was_quantised() {
     let panel: Vec<PanelBlock<EIGHT_BIT>> = noise.panel(3);
     let row = noise.row(3);
     for set in Instructions::available() {
-        let sums = tile(set, [&panel[..]], [&row[..]], 0)[0][0];
+        let sums = tile(set, [&panel[..]], [row.view()], 0)[0][0];
         for (lane, sum) in sums.iter().enumerate() {
-            let exact: f64 = panel
-                .iter()
-                .zip(&row)
-                .flat_map(|(block, values)| (0..BLOCK).map(move |channel| (block, values, channel)))
-                .map(|(block, values, channel)| {
+            let exact: f64 = (0..3 * BLOCK)
+                .map(|place| {
+                    let (block, channel) = (&panel[place / BLOCK], place % BLOCK);
                     let quant = block.quants[(channel / 4 * LANES + lane) * 4 + channel % 4];
                     let scale = f16::from_bits(block.scales[lane]).to_f64();
                     let minimum = f16::from_bits(block.minimums[lane]).to_f64();
-                    let value = 128 * i32::from(values.high[channel]) + i32::from(values.low[channel]);
-                    (scale * f64::from(quant) + minimum) * f64::from(values.scale) * f64::from(value)
+                    (scale * f64::from(quant) + minimum) * row.value(place)
                 })
                 .sum();
             assert!(
@@ -166,13 +187,13 @@ fn a_tile_is_the_product_of_what_was_quantised() {
 fn a_rows_result_does_not_depend_on_the_tile_it_is_in() {
     let mut noise = Noise(5);
     let panels: [Vec<PanelBlock<FOUR_BIT>>; 4] = std::array::from_fn(|_| noise.panel(9));
-    let rows: [Vec<ActivationBlock>; 6] = std::array::from_fn(|_| noise.row(9));
-    let fine = rows.iter().map(|row| row.iter().filter(|block| block.is_fine == 1).count());
-    assert!(fine.clone().max() != fine.min(), "rows with fine blocks stand beside rows with coarse ones");
+    let rows: [Row; 6] = std::array::from_fn(|_| noise.row(9));
+    let counts = rows.iter().map(|row| row.outliers.len());
+    assert!(counts.clone().max() != counts.min(), "rows with outliers stand beside rows with fewer");
     for set in Instructions::available() {
-        let all = tile(set, [&panels[0][..], &panels[1]], rows.each_ref().map(|row| &row[..]), 0);
+        let all = tile(set, [&panels[0][..], &panels[1]], rows.each_ref().map(Row::view), 0);
         for (row, sums) in rows.iter().zip(&all) {
-            let alone = tile(set, panels.each_ref().map(|panel| &panel[..]), [&row[..]], 0);
+            let alone = tile(set, panels.each_ref().map(|panel| &panel[..]), [row.view()], 0);
             assert_eq!(alone[0][..2], sums[..], "{set}");
         }
     }
@@ -249,20 +270,32 @@ fn quantised_rows_are_close_and_odd_ones_survive() {
     let values: Vec<f32> =
         (0..77).map(|index| noise.unit() * if index == 40 { 1000.0 } else { 1.0 }).collect();
     for set in Instructions::available() {
-        let mut blocks = vec![ActivationBlock::ZERO; 3];
-        quantise(set, &values, &mut blocks);
-        assert_eq!(blocks.iter().map(|block| block.is_fine).collect::<Vec<_>>(), [0, 1, 0], "{set}");
+        let row = Row::new(set, &values);
+        assert_eq!(row.outliers, [Outlier { channel: 40, value: values[40] }], "{set}");
         for (index, value) in values.iter().enumerate() {
-            let block = &blocks[index / BLOCK];
-            let quant = 128 * i32::from(block.high[index % BLOCK]) + i32::from(block.low[index % BLOCK]);
-            let step = if block.is_fine == 1 { block.scale } else { block.coarse_scale };
-            assert!((block.scale * quant as f32 - value).abs() <= step * 0.51, "{set}: value {index}");
+            let off = (row.value(index) - f64::from(*value)).abs();
+            assert!(off <= f64::from(row.blocks[index / BLOCK].scale) * 0.51, "{set}: value {index}");
         }
-        assert!(blocks[2].high[77 % BLOCK..].iter().chain(&blocks[2].low).all(|&quant| quant == 0));
+        assert!(row.blocks[2].quants[77 % BLOCK..].iter().all(|&quant| quant == 0));
         for odd in [0.0, 1e-42, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN] {
-            quantise(set, &[odd; BLOCK], &mut blocks);
+            Row::new(set, &[odd; BLOCK]);
+            Row::new(set, &[0.0, odd, 1.0, -odd, 0.5]);
         }
-        quantise(set, &[0.0; BLOCK], &mut blocks);
-        assert_eq!(blocks[0], ActivationBlock::ZERO, "{set}");
+        let zeros = Row::new(set, &[0.0; BLOCK]);
+        assert_eq!(zeros, Row { blocks: vec![ActivationBlock::ZERO], outliers: Vec::new() }, "{set}");
+    }
+}
+
+#[test]
+fn as_many_outliers_as_a_row_can_have_find_room() {
+    for set in Instructions::available() {
+        for width in [9, 17, 576, 1_536] {
+            let most = (width - 1) / 8;
+            let values: Vec<f32> =
+                (0..width).map(|channel| if channel < most { 1e3 } else { 1e-3 }).collect();
+            let row = Row::new(set, &values);
+            assert_eq!(row.outliers.len(), most, "{set}: of {width}");
+            assert!((0..width).all(|channel| (row.value(channel) - f64::from(values[channel])).abs() < 1e-5));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The product of a few rows of activations with a few panels of weights, held in registers.
 #![allow(unsafe_code, reason = "bounds are checked once for all blocks")]
 
-use super::{ActivationBlock, BLOCK, FOUR_BIT, Lanes, PACKED_STEP, PanelBlock, STEP};
+use super::{
+    BLOCK, FOUR_BIT, Lanes, PACKED_STEP, PanelBlock, STEP,
+    quantise::{ActivationBlock, Outlier, QuantisedRow},
+};
 
 /// Products of `ROWS` rows with `PANELS` panels of 16 output channels each.
 pub(crate) type Tile<L, const ROWS: usize, const PANELS: usize> = [[<L as Lanes>::Floats; PANELS]; ROWS];
@@ -12,16 +15,16 @@ pub(crate) type Tile<L, const ROWS: usize, const PANELS: usize> = [[<L as Lanes>
 pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     lanes: L,
     panels: [&[PanelBlock<BYTES>]; PANELS],
-    rows: [&[ActivationBlock]; ROWS],
+    rows: [QuantisedRow<'_>; ROWS],
     blocks_ahead: usize,
 ) -> Tile<L, ROWS, PANELS> {
-    let num_blocks =
-        panels.iter().map(|panel| panel.len()).chain(rows.iter().map(|row| row.len())).min().unwrap_or(0);
+    let lengths = panels.iter().map(|panel| panel.len()).chain(rows.iter().map(|row| row.blocks.len()));
+    let num_blocks = lengths.min().unwrap_or(0);
     let mut sums = [[lanes.splat(0.0); PANELS]; ROWS];
     for index in 0..num_blocks {
         // SAFETY: `num_blocks` is within every slice.
         let (blocks, activations) = unsafe {
-            (panels.map(|panel| panel.get_unchecked(index)), rows.map(|row| row.get_unchecked(index)))
+            (panels.map(|panel| panel.get_unchecked(index)), rows.map(|row| row.blocks.get_unchecked(index)))
         };
         if blocks_ahead > 0 {
             for block in blocks {
@@ -29,16 +32,7 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
             }
         }
         let mut products = [[lanes.no_sums(); PANELS]; ROWS];
-        add_products(lanes, &mut products, blocks, activations.map(|block| &block.high));
-        let is_fine = activations.iter().fold(0, |any, block| any | block.is_fine) != 0;
-        if is_fine {
-            for row in &mut products {
-                for sums in row {
-                    *sums = lanes.scale_sums(*sums);
-                }
-            }
-            add_products(lanes, &mut products, blocks, activations.map(|block| &block.low));
-        }
+        add_products(lanes, &mut products, blocks, activations);
         let mut scales = [lanes.splat(0.0); PANELS];
         let mut minimums = scales;
         for panel in 0..PANELS {
@@ -46,8 +40,7 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
             minimums[panel] = lanes.widen_f16(&blocks[panel].minimums);
         }
         for (row, activations) in activations.iter().enumerate() {
-            let unit = if is_fine { &activations.scale } else { &activations.coarse_scale };
-            let (unit, sum) = (lanes.splat(*unit), lanes.splat(activations.sum));
+            let (unit, sum) = (lanes.splat(activations.scale), lanes.splat(activations.sum));
             for panel in 0..PANELS {
                 let product = lanes.to_floats(products[row][panel]);
                 let scale = lanes.multiply(scales[panel], unit);
@@ -56,7 +49,36 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
             }
         }
     }
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        for outlier in row.outliers {
+            add_outlier(lanes, sums, panels, *outlier);
+        }
+    }
     sums
+}
+
+/// Adds the products of one value of a row with the weights of its channel.
+#[inline(always)]
+fn add_outlier<L: Lanes, const BYTES: usize, const PANELS: usize>(
+    lanes: L,
+    sums: &mut [L::Floats; PANELS],
+    panels: [&[PanelBlock<BYTES>]; PANELS],
+    outlier: Outlier,
+) {
+    let channel = outlier.channel as usize;
+    let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
+    let steps = BYTES / PACKED_STEP;
+    let (shift, mask) = if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
+    let value = lanes.splat(outlier.value);
+    for panel in 0..PANELS {
+        if let Some(block) = panels[panel].get(channel / BLOCK) {
+            let weights = lanes.load_weights(step_of(block, step % steps));
+            let quants = lanes.to_floats(lanes.bits_of(weights, shift as u32, mask));
+            let (scales, minimums) = (lanes.widen_f16(&block.scales), lanes.widen_f16(&block.minimums));
+            let weights = lanes.multiply_add(scales, quants, minimums);
+            sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
+        }
+    }
 }
 
 #[inline(always)]
@@ -73,7 +95,7 @@ fn add_products<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
     lanes: L,
     products: &mut [[L::Sums; PANELS]; ROWS],
     blocks: [&PanelBlock<BYTES>; PANELS],
-    values: [&[i8; BLOCK]; ROWS],
+    activations: [&ActivationBlock; ROWS],
 ) {
     for step in 0..BYTES / PACKED_STEP {
         let mut weights = [lanes.load_weights(step_of(blocks[0], step)); PANELS];
@@ -87,7 +109,8 @@ fn add_products<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
                 weights[panel] = lanes.low_nibbles(weights[panel]);
             }
             for row in 0..ROWS {
-                let (first, second) = (four(values[row], step), four(values[row], step + BLOCK / STEP / 2));
+                let (first, second) =
+                    (four(activations[row], step), four(activations[row], step + BLOCK / STEP / 2));
                 for panel in 0..PANELS {
                     let sums = lanes.add_nibble_products(products[row][panel], weights[panel], first);
                     products[row][panel] = lanes.add_nibble_products(sums, upper[panel], second);
@@ -95,7 +118,7 @@ fn add_products<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
             }
         } else {
             for row in 0..ROWS {
-                let four = four(values[row], step);
+                let four = four(activations[row], step);
                 for panel in 0..PANELS {
                     products[row][panel] =
                         lanes.add_byte_products(products[row][panel], weights[panel], four);
@@ -111,6 +134,6 @@ fn step_of<const BYTES: usize>(block: &PanelBlock<BYTES>, step: usize) -> &[u8; 
 }
 
 #[inline(always)]
-fn four(values: &[i8; BLOCK], step: usize) -> [i8; STEP] {
-    values.as_chunks().0[step]
+fn four(activations: &ActivationBlock, step: usize) -> [i8; STEP] {
+    activations.quants.as_chunks().0[step]
 }

@@ -3,6 +3,7 @@
 use super::{Form, FormKind, Matrix};
 use crate::{
     kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP},
+    memory::{Arena, Array},
     tensors::TensorType,
 };
 use candle_core::{
@@ -10,10 +11,15 @@ use candle_core::{
     quantized::{QStorage, QTensor},
 };
 use half::f16;
-use std::borrow::Cow;
+use std::{borrow::Cow, io};
 
-/// A tensor could not be brought into the wanted form: a value is not finite or does not fit.
-pub(crate) struct UnfitValues;
+/// A tensor could not be brought into the wanted form.
+pub(crate) enum PackError {
+    /// A value is not finite or does not fit.
+    Values,
+    /// The system has no memory for it.
+    Memory(io::Error),
+}
 
 /// Scale and minimum of 32 stored values, where the stored format has them.
 type Grid = (f16, f16);
@@ -39,16 +45,17 @@ impl TensorType {
 }
 
 impl MatrixPacker<'_> {
-    pub(crate) fn pack(&self, form: FormKind) -> Result<Matrix, UnfitValues> {
+    pub(crate) fn pack(&self, form: FormKind, arena: &mut Arena) -> Result<Matrix, PackError> {
         let form = match form {
-            FormKind::FourBit => Form::FourBit(self.panels::<FOUR_BIT>()?),
-            FormKind::EightBit => Form::EightBit(self.panels::<EIGHT_BIT>()?),
+            FormKind::FourBit => Form::FourBit(self.panels::<FOUR_BIT>(arena)?),
+            FormKind::EightBit => Form::EightBit(self.panels::<EIGHT_BIT>(arena)?),
             FormKind::Full => {
-                let mut values = Vec::with_capacity(self.out_features * self.in_features);
+                let num_values = self.out_features * self.in_features;
+                let mut values = arena.array::<f32>(num_values).map_err(PackError::Memory)?;
                 let mut row_values = Vec::new();
-                for row in 0..self.out_features {
+                for (row, target) in values.chunks_exact_mut(self.in_features).enumerate() {
                     decode(self.kind, self.stored(row), &mut row_values)?;
-                    values.extend_from_slice(&row_values);
+                    target.copy_from_slice(&row_values);
                 }
                 Form::Full(values)
             }
@@ -62,10 +69,11 @@ impl MatrixPacker<'_> {
         &self.raw[start..start + row_bytes]
     }
 
-    fn panels<const BYTES: usize>(&self) -> Result<Vec<PanelBlock<BYTES>>, UnfitValues> {
+    fn panels<const BYTES: usize>(&self, arena: &mut Arena) -> Result<Array<PanelBlock<BYTES>>, PackError> {
         let num_blocks = self.in_features.div_ceil(BLOCK);
-        let empty = PanelBlock { scales: [0; LANES], minimums: [0; LANES], quants: [0; BYTES] };
-        let mut blocks = vec![empty; self.out_features.div_ceil(LANES) * num_blocks];
+        let mut blocks = arena
+            .array::<PanelBlock<BYTES>>(self.out_features.div_ceil(LANES) * num_blocks)
+            .map_err(PackError::Memory)?;
         let mut values = Vec::new();
         for (panel, panel_blocks) in blocks.chunks_mut(num_blocks).enumerate() {
             for lane in 0..LANES.min(self.out_features - panel * LANES) {
@@ -83,7 +91,7 @@ impl MatrixPacker<'_> {
 }
 
 /// Replaces `values` by the values of stored bytes.
-pub(crate) fn decode(kind: TensorType, stored: &[u8], values: &mut Vec<f32>) -> Result<(), UnfitValues> {
+pub(crate) fn decode(kind: TensorType, stored: &[u8], values: &mut Vec<f32>) -> Result<(), PackError> {
     values.clear();
     match kind {
         TensorType::F32 => {
@@ -104,11 +112,11 @@ pub(crate) fn decode(kind: TensorType, stored: &[u8], values: &mut Vec<f32>) -> 
                 .and_then(|storage| QTensor::new(storage, count))
                 .and_then(|tensor| tensor.dequantize(&Device::Cpu))
                 .and_then(|tensor| tensor.to_vec1::<f32>())
-                .map_err(|_| UnfitValues)?;
+                .map_err(|_| PackError::Values)?;
             values.extend_from_slice(&decoded);
         }
     }
-    if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(UnfitValues) }
+    if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(PackError::Values) }
 }
 
 /// Scale and minimum of the `index`-th 32 values of a stored row, for formats whose quants are then recovered
@@ -159,11 +167,11 @@ fn pack_block<const BYTES: usize>(
     lane: usize,
     values: &[f32],
     grid: Option<Grid>,
-) -> Result<(), UnfitValues> {
+) -> Result<(), PackError> {
     let most = if BYTES == FOUR_BIT { 15.0 } else { 255.0 };
     let (scale, minimum) = grid.unwrap_or_else(|| spanning_grid(values, most));
     if !(scale.is_finite() && minimum.is_finite()) {
-        return Err(UnfitValues);
+        return Err(PackError::Values);
     }
     block.scales[lane] = scale.to_bits();
     block.minimums[lane] = minimum.to_bits();

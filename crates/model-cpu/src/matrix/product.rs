@@ -7,9 +7,9 @@
 use super::{Form, FormKind, Matrix};
 use crate::{
     kernels::{
-        ActivationBlock, BLOCK, Instructions, Kernel, LANES, Lanes, PanelBlock,
+        BLOCK, Instructions, Kernel, LANES, Lanes, PanelBlock,
+        quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
         tile::{Tile, multiply_tile},
-        vector::quantise_row,
     },
     parallel::{DisjointMut, Team},
 };
@@ -27,6 +27,10 @@ pub(crate) struct Activations {
     width: usize,
     values: Vec<f32>,
     blocks: Vec<ActivationBlock>,
+    /// Room for the most that a row can have, row after row.
+    outliers: Vec<Outlier>,
+    /// How many each row has.
+    num_outliers: Vec<usize>,
 }
 
 impl Activations {
@@ -40,6 +44,13 @@ impl Activations {
         if self.blocks.len() < num_blocks {
             self.blocks.resize(num_blocks, ActivationBlock::ZERO);
         }
+        let num_outliers = num_rows * Outlier::most(width);
+        if self.outliers.len() < num_outliers {
+            self.outliers.resize(num_outliers, Outlier::ZERO);
+        }
+        if self.num_outliers.len() < num_rows {
+            self.num_outliers.resize(num_rows, 0);
+        }
     }
 
     /// Fills rows `0..num_rows` from `source`, in parallel.
@@ -51,21 +62,45 @@ impl Activations {
         form: FormKind,
         source: &impl RowSource,
     ) {
+        let part = |row: usize, length: usize| row * length..(row + 1) * length;
         let (width, num_blocks) = (self.width, self.width.div_ceil(BLOCK));
         let values = DisjointMut::new(&mut self.values);
         let blocks = DisjointMut::new(&mut self.blocks);
+        let outliers = DisjointMut::new(&mut self.outliers);
+        let counts = DisjointMut::new(&mut self.num_outliers);
         team.for_each_item(num_rows, |row| {
             // SAFETY: a row belongs to one task.
-            let (values, blocks) = unsafe {
+            let (values, quantised) = unsafe {
                 (
-                    values.part(row * width..(row + 1) * width),
-                    blocks.part(row * num_blocks..(row + 1) * num_blocks),
+                    values.part(part(row, width)),
+                    QuantisedRowMut {
+                        blocks: blocks.part(part(row, num_blocks)),
+                        outliers: outliers.part(part(row, Outlier::most(width))),
+                        num_outliers: &mut counts.part(part(row, 1))[0],
+                    },
                 )
             };
-            let blocks = (form != FormKind::Full).then_some(blocks);
-            instructions.run(FillRow { source, row, values, blocks });
+            let quantised = (form != FormKind::Full).then_some(quantised);
+            instructions.run(FillRow { source, row, values, quantised });
         });
     }
+
+    /// A row that was filled, quantised.
+    #[inline(always)]
+    fn quantised(&self, row: usize) -> QuantisedRow<'_> {
+        let (num_blocks, most_outliers) = (self.width.div_ceil(BLOCK), Outlier::most(self.width));
+        QuantisedRow {
+            blocks: &self.blocks[row * num_blocks..][..num_blocks],
+            outliers: &self.outliers[row * most_outliers..][..self.num_outliers[row]],
+        }
+    }
+}
+
+/// Where a quantised row goes.
+struct QuantisedRowMut<'a> {
+    blocks: &'a mut [ActivationBlock],
+    outliers: &'a mut [Outlier],
+    num_outliers: &'a mut usize,
 }
 
 /// Where the input of a product comes from.
@@ -78,8 +113,8 @@ struct FillRow<'a, S> {
     source: &'a S,
     row: usize,
     values: &'a mut [f32],
-    /// Where the quantised row goes, if it is wanted.
-    blocks: Option<&'a mut [ActivationBlock]>,
+    /// If it is wanted.
+    quantised: Option<QuantisedRowMut<'a>>,
 }
 
 impl<S: RowSource> Kernel for FillRow<'_, S> {
@@ -88,8 +123,8 @@ impl<S: RowSource> Kernel for FillRow<'_, S> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         self.source.write(lanes, self.row, self.values);
-        if let Some(blocks) = self.blocks {
-            quantise_row(lanes, self.values, blocks);
+        if let Some(QuantisedRowMut { blocks, outliers, num_outliers }) = self.quantised {
+            *num_outliers = quantise_row(lanes, self.values, blocks, outliers);
         }
     }
 }
@@ -203,21 +238,20 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
     fn run<L: Lanes>(self, lanes: L) {
         let num_blocks = self.part.matrix.in_features.div_ceil(BLOCK);
         let panel = |index: usize| &self.blocks[index * num_blocks..(index + 1) * num_blocks];
-        let inputs = RowBlocks { blocks: &self.inputs.blocks, num_blocks };
         let mut index = self.task.start;
         if self.num_rows == 1 {
             while index + 4 <= self.task.end {
                 let panels = [panel(index), panel(index + 1), panel(index + 2), panel(index + 3)];
-                self.multiply_group::<L, 1, 4>(lanes, panels, index, &inputs, 0, 4 * num_blocks);
+                self.multiply_group::<L, 1, 4>(lanes, panels, index, 0, 4 * num_blocks);
                 index += 4;
             }
         }
         while index + 2 <= self.task.end {
-            self.multiply_rows(lanes, [panel(index), panel(index + 1)], index, &inputs);
+            self.multiply_rows(lanes, [panel(index), panel(index + 1)], index);
             index += 2;
         }
         if index < self.task.end {
-            self.multiply_rows(lanes, [panel(index)], index, &inputs);
+            self.multiply_rows(lanes, [panel(index)], index);
         }
     }
 }
@@ -230,21 +264,20 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         lanes: L,
         panels: [&[PanelBlock<BYTES>]; PANELS],
         first: usize,
-        inputs: &RowBlocks<'_>,
     ) {
         let mut remaining_groups = self.num_rows.div_ceil(MOST_ROWS);
         let mut row = 0;
         while row < self.num_rows {
             let group = (self.num_rows - row).div_ceil(remaining_groups);
             // The first group loads these panels and has the next ones fetched; the others find both in the cache.
-            let ahead = if row == 0 { PANELS * inputs.num_blocks } else { 0 };
+            let ahead = if row == 0 { PANELS * panels[0].len() } else { 0 };
             match group {
-                1 => self.multiply_group::<L, 1, PANELS>(lanes, panels, first, inputs, row, ahead),
-                2 => self.multiply_group::<L, 2, PANELS>(lanes, panels, first, inputs, row, ahead),
-                3 => self.multiply_group::<L, 3, PANELS>(lanes, panels, first, inputs, row, ahead),
-                4 => self.multiply_group::<L, 4, PANELS>(lanes, panels, first, inputs, row, ahead),
-                5 => self.multiply_group::<L, 5, PANELS>(lanes, panels, first, inputs, row, ahead),
-                _ => self.multiply_group::<L, 6, PANELS>(lanes, panels, first, inputs, row, ahead),
+                1 => self.multiply_group::<L, 1, PANELS>(lanes, panels, first, row, ahead),
+                2 => self.multiply_group::<L, 2, PANELS>(lanes, panels, first, row, ahead),
+                3 => self.multiply_group::<L, 3, PANELS>(lanes, panels, first, row, ahead),
+                4 => self.multiply_group::<L, 4, PANELS>(lanes, panels, first, row, ahead),
+                5 => self.multiply_group::<L, 5, PANELS>(lanes, panels, first, row, ahead),
+                _ => self.multiply_group::<L, 6, PANELS>(lanes, panels, first, row, ahead),
             }
             row += group;
             remaining_groups -= 1;
@@ -257,11 +290,14 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         lanes: L,
         panels: [&[PanelBlock<BYTES>]; PANELS],
         first_panel: usize,
-        inputs: &RowBlocks<'_>,
         first_row: usize,
         blocks_ahead: usize,
     ) {
-        let tile = multiply_tile(lanes, panels, inputs.rows::<ROWS>(first_row), blocks_ahead);
+        let mut rows = [self.inputs.quantised(first_row); ROWS];
+        for (row, place) in rows.iter_mut().enumerate() {
+            *place = self.inputs.quantised(first_row + row);
+        }
+        let tile = multiply_tile(lanes, panels, rows, blocks_ahead);
         self.part.store(lanes, self.output, first_row, first_panel, &tile);
     }
 }
@@ -371,21 +407,5 @@ fn store_lanes<L: Lanes>(
         let mut padded = [0.0; LANES];
         lanes.store(sums, &mut padded);
         target.copy_from_slice(&padded[..target.len()]);
-    }
-}
-
-/// Quantised rows of `num_blocks` blocks.
-struct RowBlocks<'a> {
-    blocks: &'a [ActivationBlock],
-    num_blocks: usize,
-}
-
-impl RowBlocks<'_> {
-    #[inline(always)]
-    fn rows<const ROWS: usize>(&self, first: usize) -> [&[ActivationBlock]; ROWS] {
-        std::array::from_fn(|row| {
-            let start = (first + row) * self.num_blocks;
-            &self.blocks[start..start + self.num_blocks]
-        })
     }
 }

@@ -1,6 +1,7 @@
 use super::{Activations, FormKind, Matrix, MatrixPacker, Projection, RowSource};
 use crate::{
     kernels::{Instructions, Lanes},
+    memory::Arena,
     parallel::Team,
     tensors::TensorType,
 };
@@ -42,7 +43,7 @@ fn stored(kind: TensorType, rows: usize, columns: usize) -> (Vec<u8>, Vec<f32>) 
 fn pack(kind: TensorType, raw: &[u8], shape: [usize; 2], form: FormKind) -> Matrix {
     let packer =
         MatrixPacker { kind, raw, out_features: shape[0], in_features: shape[1], stored_row: &|row| row };
-    packer.pack(form).ok().expect("finite values")
+    packer.pack(form, &mut Arena::default()).ok().expect("finite values")
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn values_that_are_not_finite_are_refused() {
             in_features: 32,
             stored_row: &|row| row,
         };
-        assert!(packer.pack(FormKind::EightBit).is_err(), "{odd}");
+        assert!(packer.pack(FormKind::EightBit, &mut Arena::default()).is_err(), "{odd}");
     }
 }
 

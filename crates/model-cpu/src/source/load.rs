@@ -5,8 +5,9 @@ use crate::{
     config::{RopeScaling, SlidingWindow},
     error::LoadError,
     kernels::Instructions,
-    kv_cache::{KvLayout, LayerCache},
-    matrix::{FormKind, Matrix, MatrixPacker, Projection, decode},
+    kv_cache::{KvCache, KvLayout},
+    matrix::{FormKind, Matrix, MatrixPacker, PackError, Projection, decode},
+    memory::Arena,
     model::{CpuModel, Layer, ModelParts, Weights},
     parallel::Team,
     tensors::{TensorEntry, TensorReader},
@@ -28,6 +29,7 @@ pub(super) fn load(
         source,
         precision: options.precision,
         reader: TensorReader::open(&source.tensors)?,
+        arena: Arena::default(),
         raw: Vec::new(),
         values: Vec::new(),
         done: 0,
@@ -64,22 +66,16 @@ pub(super) fn load(
     let total = source.info.stored_bytes;
     (loader.progress)(total, total);
 
-    let components = layout.components().unwrap_or(usize::MAX / 2);
-    let caches = (0..config.num_layers)
-        .map(|_| LayerCache::new(components, options.kv_cache_type))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| {
-            LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks))
-        })?;
+    let cache = KvCache::new(layout, options.kv_cache_type).map_err(|error| {
+        LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks))
+    })?;
     let team = Team::new(options.threads)
         .map_err(|error| LoadError::Options(format!("cannot start {} threads: {error}", options.threads)))?;
     Ok(CpuModel::new(ModelParts {
         config: config.clone(),
         frequencies: rope.frequencies(config.head_dim),
         weights,
-        caches,
-        cache_type: options.kv_cache_type,
-        layout,
+        cache,
         team,
         instructions: options.instructions.unwrap_or_else(Instructions::detect),
         max_model_len: options.max_model_len,
@@ -111,6 +107,7 @@ fn check_options(source: &ModelSource, options: &LoadOptions) -> Result<KvLayout
     let layout = KvLayout {
         num_blocks: options.num_kv_blocks,
         block_size: options.block_size,
+        num_layers: config.num_layers,
         num_kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
     };
@@ -127,6 +124,7 @@ struct Loader<'a> {
     source: &'a ModelSource,
     precision: WeightPrecision,
     reader: TensorReader<'a>,
+    arena: Arena,
     raw: Vec<u8>,
     values: Vec<f32>,
     done: u64,
@@ -221,13 +219,13 @@ impl Loader<'_> {
             in_features: shape[1],
             stored_row: &|row| order.stored_row(row),
         };
-        packer.pack(self.precision.form_of(entry.kind)).map_err(|_| LoadError::TensorValues(name.to_owned()))
+        let form = self.precision.form_of(entry.kind);
+        packer.pack(form, &mut self.arena).map_err(|error| refusal(error, name))
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, LoadError> {
         let entry = self.read(name, &[length])?;
-        decode(entry.kind, &self.raw, &mut self.values)
-            .map_err(|_| LoadError::TensorValues(name.to_owned()))?;
+        decode(entry.kind, &self.raw, &mut self.values).map_err(|error| refusal(error, name))?;
         Ok(self.values.clone())
     }
 
@@ -237,6 +235,13 @@ impl Loader<'_> {
         self.done += entry.bytes as u64;
         (self.progress)(self.done, self.source.info.stored_bytes);
         Ok(entry)
+    }
+}
+
+fn refusal(error: PackError, name: &str) -> LoadError {
+    match error {
+        PackError::Values => LoadError::TensorValues(name.to_owned()),
+        PackError::Memory(error) => LoadError::Memory { what: format!("tensor {name:?}"), source: error },
     }
 }
 
