@@ -56,6 +56,7 @@ fn main() {
     for rows in [32, 128, 512] {
         report(&wanted, &format!("prefill of {rows}"), rows, 12, || rig.step(1, rows, 0));
     }
+    report(&wanted, "prefill of 16 of 128", 16 * 128, 3, || rig.step(16, 128, 0));
     for sequences in [1, 4, 16, 32] {
         let name = format!("{sequences} decoding at {CONTEXT}");
         if !name.contains(&wanted) {

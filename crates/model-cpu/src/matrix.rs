@@ -11,7 +11,7 @@ pub(crate) use packing::{MatrixPacker, PackError, decode};
 pub(crate) use product::{Activations, Projection, RowSource};
 
 use crate::{
-    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP},
+    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, Grid, LANES, PanelBlock, STEP, SUM_FACTOR, product_shift},
     memory::Array,
 };
 
@@ -24,12 +24,18 @@ pub(crate) struct Matrix {
 
 /// How the weights are held.
 pub(crate) enum Form {
-    /// Panel after panel of 16 output channels, each of `in_features / 32` blocks.
-    FourBit(Array<PanelBlock<FOUR_BIT>>),
-    /// The same with a byte per weight.
-    EightBit(Array<PanelBlock<EIGHT_BIT>>),
+    FourBit(Panels<FOUR_BIT>),
+    EightBit(Panels<EIGHT_BIT>),
     /// Row after row.
     Full(Array<f32>),
+}
+
+/// Packed weights.
+pub(crate) struct Panels<const BYTES: usize> {
+    /// Panel after panel of 16 output channels, each of `in_features / 32` blocks.
+    pub(crate) blocks: Array<PanelBlock<BYTES>>,
+    /// One for each output channel.
+    pub(crate) units: Array<[f32; LANES]>,
 }
 
 /// Which [`Form`] a matrix gets.
@@ -43,12 +49,16 @@ pub(crate) enum FormKind {
 impl FormKind {
     /// Bytes of memory that a matrix takes in this form.
     pub(crate) fn matrix_bytes(self, out_features: usize, in_features: usize) -> u64 {
-        let num_blocks = (out_features.div_ceil(LANES) * in_features.div_ceil(BLOCK)) as u64;
-        match self {
-            Self::FourBit => num_blocks * size_of::<PanelBlock<FOUR_BIT>>() as u64,
-            Self::EightBit => num_blocks * size_of::<PanelBlock<EIGHT_BIT>>() as u64,
-            Self::Full => (out_features * in_features * size_of::<f32>()) as u64,
-        }
+        let num_panels = out_features.div_ceil(LANES);
+        let panels = |block_bytes: usize| {
+            num_panels * (in_features.div_ceil(BLOCK) * block_bytes + size_of::<[f32; LANES]>())
+        };
+        let bytes = match self {
+            Self::FourBit => panels(size_of::<PanelBlock<FOUR_BIT>>()),
+            Self::EightBit => panels(size_of::<PanelBlock<EIGHT_BIT>>()),
+            Self::Full => out_features * in_features * size_of::<f32>(),
+        };
+        bytes as u64
     }
 }
 
@@ -56,21 +66,21 @@ impl Matrix {
     /// Writes the weights of one output channel, as an embedding look-up does.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         match &self.form {
-            Form::FourBit(blocks) => self.unpack(blocks, row, out),
-            Form::EightBit(blocks) => self.unpack(blocks, row, out),
+            Form::FourBit(panels) => self.unpack(panels, row, out),
+            Form::EightBit(panels) => self.unpack(panels, row, out),
             Form::Full(values) => {
                 out.copy_from_slice(&values[row * self.in_features..(row + 1) * self.in_features]);
             }
         }
     }
 
-    fn unpack<const BYTES: usize>(&self, blocks: &[PanelBlock<BYTES>], row: usize, out: &mut [f32]) {
+    fn unpack<const BYTES: usize>(&self, panels: &Panels<BYTES>, row: usize, out: &mut [f32]) {
         let num_blocks = self.in_features.div_ceil(BLOCK);
         let (panel, lane) = (row / LANES, row % LANES);
-        let panel = &blocks[panel * num_blocks..(panel + 1) * num_blocks];
-        for (block, out) in panel.iter().zip(out.chunks_mut(BLOCK)) {
-            let scale = half::f16::from_bits(block.scales[lane]).to_f32();
-            let minimum = half::f16::from_bits(block.minimums[lane]).to_f32();
+        let unit = panels.units[panel][lane];
+        let blocks = &panels.blocks[panel * num_blocks..(panel + 1) * num_blocks];
+        for (block, out) in blocks.iter().zip(out.chunks_mut(BLOCK)) {
+            let [scale, minimum] = grid_values::<BYTES>(block.grids[lane], unit);
             for (channel, out) in out.iter_mut().enumerate() {
                 let (step, i) = (channel / STEP, channel % STEP);
                 let quant = if BYTES == FOUR_BIT {
@@ -83,6 +93,12 @@ impl Matrix {
             }
         }
     }
+}
+
+/// Scale and minimum that a grid stands for.
+fn grid_values<const BYTES: usize>([scale, minimum]: Grid, unit: f32) -> [f32; 2] {
+    let one = (1 << product_shift(BYTES)) as f32;
+    [f32::from(scale) * unit / one, f32::from(minimum) * unit * SUM_FACTOR as f32]
 }
 
 #[cfg(test)]

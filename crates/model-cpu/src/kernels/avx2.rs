@@ -1,14 +1,16 @@
 //! Pairs of 256-bit registers.
 #![allow(unsafe_code, reason = "vector instructions, which the processor was found to have")]
 
-use super::{Kernel, LANES, Lanes, PACKED_STEP};
+use super::{BLOCK, Grid, Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
     __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_loadu_si128,
-    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
-    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srl_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps_si256,
+    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi32,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_permutevar8x32_epi32,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sra_epi32, _mm256_srl_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 /// Made by [`Avx2::detect`] only.
@@ -60,11 +62,25 @@ unsafe fn byte_products(weights: __m256i, four: __m256i) -> __m256i {
     }
 }
 
+/// `value * scale + upper * minimum`, where `upper` is the upper half of `shifted`.
+///
+/// # Safety
+/// Needs AVX2.
+#[inline(always)]
+unsafe fn apply_grids(values: __m256i, shifted: i32, grids: __m256i) -> __m256 {
+    unsafe {
+        let lower = _mm256_and_si256(values, _mm256_set1_epi32(0xffff));
+        let pairs = _mm256_or_si256(lower, _mm256_set1_epi32(shifted));
+        _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, grids))
+    }
+}
+
 // SAFETY of all below: `self` exists, so the processor has the instructions; loads and stores are of whole arrays.
 impl Lanes for Avx2 {
     type Floats = [__m256; 2];
     type Sums = [__m256i; 2];
     type Weights = [__m256i; 2];
+    type Grids = [__m256i; 2];
 
     const IS_FUSED: bool = true;
 
@@ -102,6 +118,49 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn largest_magnitude(self, a: [__m256; 2], b: [__m256; 2]) -> f32 {
+        unsafe {
+            // Magnitudes of floats order like their bits.
+            let bits = |floats| _mm256_and_si256(_mm256_castps_si256(floats), _mm256_set1_epi32(i32::MAX));
+            let first = _mm256_max_epi32(bits(a[0]), bits(a[1]));
+            let most = _mm256_max_epi32(first, _mm256_max_epi32(bits(b[0]), bits(b[1])));
+            let lanes: [i32; 8] = std::mem::transmute(most);
+            let mut largest = 0;
+            for lane in lanes {
+                largest = if lane > largest { lane } else { largest };
+            }
+            f32::from_bits(largest.cast_unsigned())
+        }
+    }
+
+    #[inline(always)]
+    fn round_to_bytes(self, a: [__m256; 2], b: [__m256; 2], factor: f32, out: &mut [i8; BLOCK]) -> i32 {
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            let mut quants = [_mm256_setzero_si256(); 4];
+            for (quants, floats) in quants.iter_mut().zip([a[0], a[1], b[0], b[1]]) {
+                *quants = _mm256_cvtps_epi32(_mm256_mul_ps(floats, factor));
+            }
+            let (first, second) =
+                (_mm256_packs_epi32(quants[0], quants[1]), _mm256_packs_epi32(quants[2], quants[3]));
+            // Packing works within each half of a register.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes);
+            let sums = _mm256_add_epi32(
+                _mm256_add_epi32(quants[0], quants[1]),
+                _mm256_add_epi32(quants[2], quants[3]),
+            );
+            let lanes: [i32; 8] = std::mem::transmute(sums);
+            let mut sum = 0i32;
+            for lane in lanes {
+                sum = sum.wrapping_add(lane);
+            }
+            sum
+        }
+    }
+
+    #[inline(always)]
     fn widen_f16(self, halves: &[u16; LANES]) -> [__m256; 2] {
         unsafe {
             [
@@ -124,8 +183,8 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> [__m256i; 2] {
-        unsafe { [_mm256_setzero_si256(); 2] }
+    fn splat_sums(self, value: i32) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(value); 2] }
     }
 
     #[inline(always)]
@@ -186,8 +245,23 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn to_floats(self, sums: [__m256i; 2]) -> [__m256; 2] {
-        unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
+    fn shift_sums(self, sums: [__m256i; 2], shift: u32) -> [__m256i; 2] {
+        unsafe {
+            let shift = _mm_cvtsi32_si128(shift as i32);
+            [_mm256_sra_epi32(sums[0], shift), _mm256_sra_epi32(sums[1], shift)]
+        }
+    }
+
+    #[inline(always)]
+    fn load_grids(self, grids: &[Grid; LANES]) -> [__m256i; 2] {
+        unsafe {
+            [_mm256_loadu_si256(grids.as_ptr().cast()), _mm256_loadu_si256(grids.as_ptr().add(8).cast())]
+        }
+    }
+
+    #[inline(always)]
+    fn apply_grids(self, values: [__m256i; 2], shifted: i32, grids: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { [apply_grids(values[0], shifted, grids[0]), apply_grids(values[1], shifted, grids[1])] }
     }
 
     #[inline(always)]

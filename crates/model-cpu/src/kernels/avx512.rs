@@ -1,13 +1,15 @@
 //! Registers of 512 bits, with dot products of bytes.
 #![allow(unsafe_code, reason = "vector instructions, which the processor was found to have")]
 
-use super::{Kernel, LANES, Lanes, PACKED_STEP};
+use super::{BLOCK, Grid, Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
     __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_prefetch,
-    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_srl_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_max_epi32, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_sra_epi32, _mm512_srl_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
 };
 
 /// Made by [`Avx512::detect`] only.
@@ -44,6 +46,7 @@ impl Lanes for Avx512 {
     type Floats = __m512;
     type Sums = __m512i;
     type Weights = __m512i;
+    type Grids = __m512i;
 
     const IS_FUSED: bool = true;
 
@@ -78,6 +81,27 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn largest_magnitude(self, a: __m512, b: __m512) -> f32 {
+        unsafe {
+            // Magnitudes of floats order like their bits.
+            let (a, b) = (_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b)));
+            f32::from_bits(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)).cast_unsigned())
+        }
+    }
+
+    #[inline(always)]
+    fn round_to_bytes(self, a: __m512, b: __m512, factor: f32, out: &mut [i8; BLOCK]) -> i32 {
+        unsafe {
+            let factor = _mm512_set1_ps(factor);
+            let a = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor));
+            let b = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a));
+            _mm_storeu_si128(out.as_mut_ptr().add(LANES).cast(), _mm512_cvtepi32_epi8(b));
+            _mm512_reduce_add_epi32(_mm512_add_epi32(a, b))
+        }
+    }
+
+    #[inline(always)]
     fn widen_f16(self, halves: &[u16; LANES]) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())) }
     }
@@ -93,8 +117,8 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> __m512i {
-        unsafe { _mm512_setzero_si512() }
+    fn splat_sums(self, value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
     }
 
     #[inline(always)]
@@ -132,8 +156,22 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn to_floats(self, sums: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(sums) }
+    fn shift_sums(self, sums: __m512i, shift: u32) -> __m512i {
+        unsafe { _mm512_sra_epi32(sums, _mm_cvtsi32_si128(shift as i32)) }
+    }
+
+    #[inline(always)]
+    fn load_grids(self, grids: &[Grid; LANES]) -> __m512i {
+        unsafe { _mm512_loadu_si512(grids.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn apply_grids(self, values: __m512i, shifted: i32, grids: __m512i) -> __m512 {
+        unsafe {
+            let lower = _mm512_and_si512(values, _mm512_set1_epi32(0xffff));
+            let pairs = _mm512_or_si512(lower, _mm512_set1_epi32(shifted));
+            _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, grids))
+        }
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! What the kernels need of a processor: registers of 16 lanes, in a form for each set of instructions.
 
-use super::{LANES, PACKED_STEP};
+use super::{BLOCK, Grid, LANES, PACKED_STEP};
 
 /// Proof that the processor has certain instructions, and these instructions.
 ///
@@ -15,6 +15,8 @@ pub(crate) trait Lanes: Copy {
     type Sums: Copy;
     /// 64 bytes of weights.
     type Weights: Copy;
+    /// 16 grids.
+    type Grids: Copy;
 
     /// Whether products are rounded together with their sums.
     const IS_FUSED: bool;
@@ -27,12 +29,18 @@ pub(crate) trait Lanes: Copy {
     /// `a * b + c`.
     fn multiply_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 
+    /// The largest magnitude of 32 floats. Not a number, if there is one, counts as the largest.
+    fn largest_magnitude(self, a: Self::Floats, b: Self::Floats) -> f32;
+    /// Writes 32 floats times `factor`, rounded to the nearest, ties to even, and returns the sum of what was written. Results
+    /// must fit a byte; where they do not, it is unspecified which are written.
+    fn round_to_bytes(self, a: Self::Floats, b: Self::Floats, factor: f32, out: &mut [i8; BLOCK]) -> i32;
+
     /// From IEEE half precision bits.
     fn widen_f16(self, halves: &[u16; LANES]) -> Self::Floats;
     /// To IEEE half precision bits, the nearest, ties to even.
     fn narrow_f16(self, floats: Self::Floats) -> [u16; LANES];
 
-    fn no_sums(self) -> Self::Sums;
+    fn splat_sums(self, value: i32) -> Self::Sums;
     /// One step of weights: four bytes for each lane.
     fn load_weights(self, bytes: &[u8; PACKED_STEP]) -> Self::Weights;
     /// The lower four bits of each byte.
@@ -43,9 +51,14 @@ pub(crate) trait Lanes: Copy {
     fn add_nibble_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
     /// Adds to each sum the products of its four weights, unsigned bytes, with `four`.
     fn add_byte_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
+    /// Shifts right, downwards where negative.
+    fn shift_sums(self, sums: Self::Sums, shift: u32) -> Self::Sums;
     /// Of the four bytes of each lane, what is left of them, as one number, when shifted right and masked.
     fn bits_of(self, weights: Self::Weights, shift: u32, mask: u8) -> Self::Sums;
-    fn to_floats(self, sums: Self::Sums) -> Self::Floats;
+    fn load_grids(self, grids: &[Grid; LANES]) -> Self::Grids;
+    /// For each lane `value * scale + upper * minimum`, where `value` fits 16 bits and `upper` is the upper half of
+    /// `shifted`, whose lower half is 0.
+    fn apply_grids(self, values: Self::Sums, shifted: i32, grids: Self::Grids) -> Self::Floats;
 
     /// Starts loading a line into the second-level cache, where that can be asked for; the address need not be valid.
     fn prefetch(self, line: *const u8);

@@ -1,6 +1,6 @@
 //! Arrays, for any processor; the compiler makes of them what it can.
 
-use super::{LANES, Lanes, PACKED_STEP, STEP};
+use super::{BLOCK, Grid, LANES, Lanes, PACKED_STEP, STEP};
 use half::f16;
 use std::array::from_fn;
 
@@ -11,6 +11,7 @@ impl Lanes for Portable {
     type Floats = [f32; LANES];
     type Sums = [i32; LANES];
     type Weights = [u8; PACKED_STEP];
+    type Grids = [Grid; LANES];
 
     // Without the instruction a fused product is a slow function of the C library.
     const IS_FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
@@ -46,6 +47,26 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn largest_magnitude(self, a: [f32; LANES], b: [f32; LANES]) -> f32 {
+        // Magnitudes of floats order like their bits, and a maximum of integers is vectorised.
+        let bits = |value: &f32| value.to_bits() & 0x7fff_ffff;
+        f32::from_bits(a.iter().chain(&b).map(bits).fold(0, u32::max))
+    }
+
+    #[inline(always)]
+    fn round_to_bytes(self, a: [f32; LANES], b: [f32; LANES], factor: f32, out: &mut [i8; BLOCK]) -> i32 {
+        // Adding 1.5 * 2^23 rounds to an integer, which is then the difference of the bits.
+        const ROUND: f32 = 12_582_912.0;
+        let mut sum = 0i32;
+        for (value, out) in a.iter().chain(&b).zip(out) {
+            let rounded = (value * factor + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+            *out = rounded as i8;
+            sum = sum.wrapping_add(rounded);
+        }
+        sum
+    }
+
+    #[inline(always)]
     fn widen_f16(self, halves: &[u16; LANES]) -> [f32; LANES] {
         halves.map(|half| f16::from_bits(half).to_f32())
     }
@@ -56,8 +77,8 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn no_sums(self) -> [i32; LANES] {
-        [0; LANES]
+    fn splat_sums(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
     }
 
     #[inline(always)]
@@ -110,8 +131,22 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn to_floats(self, sums: [i32; LANES]) -> [f32; LANES] {
-        sums.map(|sum| sum as f32)
+    fn shift_sums(self, sums: [i32; LANES], shift: u32) -> [i32; LANES] {
+        sums.map(|sum| sum >> shift)
+    }
+
+    #[inline(always)]
+    fn load_grids(self, grids: &[Grid; LANES]) -> [Grid; LANES] {
+        *grids
+    }
+
+    #[inline(always)]
+    fn apply_grids(self, values: [i32; LANES], shifted: i32, grids: [Grid; LANES]) -> [f32; LANES] {
+        from_fn(|lane| {
+            let [scale, minimum] = grids[lane];
+            let upper = shifted >> 16;
+            (i32::from(values[lane] as i16) * i32::from(scale) + upper * i32::from(minimum)) as f32
+        })
     }
 
     #[inline(always)]

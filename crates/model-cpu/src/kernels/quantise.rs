@@ -1,6 +1,6 @@
 //! Activations in 8 bits, and the few values for which these are too coarse.
 
-use super::{BLOCK, LANES, Lanes, multiply_add};
+use super::{BLOCK, LANES, Lanes, SUM_FACTOR};
 
 /// Quants go from minus to plus this.
 const LEVELS: f32 = 127.0;
@@ -17,13 +17,13 @@ const MOST_OVER_MEAN: usize = 8;
 #[repr(C)]
 pub(crate) struct ActivationBlock {
     pub(crate) scale: f32,
-    /// Sum of the 32 quants times the scale; goes with the weights' minimums.
-    pub(crate) sum: f32,
+    /// Sum of the 32 quants, times [`SUM_FACTOR`], in the upper half; goes with the weights' minimums.
+    pub(crate) shifted_sum: i32,
     pub(crate) quants: [i8; BLOCK],
 }
 
 impl ActivationBlock {
-    pub(crate) const ZERO: Self = Self { scale: 0.0, sum: 0.0, quants: [0; BLOCK] };
+    pub(crate) const ZERO: Self = Self { scale: 0.0, shifted_sum: 0, quants: [0; BLOCK] };
 }
 
 /// A value that is multiplied as it is.
@@ -98,16 +98,40 @@ fn quantise_block<L: Lanes>(
     block: &mut ActivationBlock,
     outliers: &mut [Outlier],
 ) -> usize {
-    let largest = largest_magnitude(values);
+    let (first, second) = halves(lanes, values);
+    let largest = lanes.largest_magnitude(first, second);
     if largest > limit {
         let mut values = *values;
         let num_outliers = take_outliers(&mut values, first_channel, limit, outliers);
-        quantise_values(lanes, &values, largest_magnitude(&values), block);
+        let (first, second) = halves(lanes, &values);
+        let largest = lanes.largest_magnitude(first, second);
+        quantise_halves(lanes, first, second, largest, block);
         num_outliers
     } else {
-        quantise_values(lanes, values, largest, block);
+        quantise_halves(lanes, first, second, largest, block);
         0
     }
+}
+
+#[inline(always)]
+fn halves<L: Lanes>(lanes: L, values: &[f32; BLOCK]) -> (L::Floats, L::Floats) {
+    let halves = values.as_chunks::<LANES>().0;
+    (lanes.load(&halves[0]), lanes.load(&halves[1]))
+}
+
+#[inline(always)]
+fn quantise_halves<L: Lanes>(
+    lanes: L,
+    first: L::Floats,
+    second: L::Floats,
+    largest: f32,
+    block: &mut ActivationBlock,
+) {
+    // Below the smallest normal number the inverse would be infinite; such a block is as good as zero.
+    let inverse = if largest >= f32::MIN_POSITIVE { LEVELS / largest } else { 0.0 };
+    let sum = lanes.round_to_bytes(first, second, inverse, &mut block.quants);
+    block.scale = largest * (1.0 / LEVELS);
+    block.shifted_sum = sum.wrapping_mul(SUM_FACTOR << 16);
 }
 
 /// Moves values above `limit` to `outliers`, as long as there is room: rounded, a mean may be too small by a hair.
@@ -129,28 +153,4 @@ fn take_outliers(
         }
     }
     num_outliers
-}
-
-#[inline(always)]
-fn largest_magnitude(values: &[f32; BLOCK]) -> f32 {
-    // Magnitudes of floats order like their bits, and a maximum of integers is vectorised.
-    let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
-    f32::from_bits(largest)
-}
-
-#[inline(always)]
-fn quantise_values<L: Lanes>(lanes: L, values: &[f32; BLOCK], largest: f32, block: &mut ActivationBlock) {
-    // Below the smallest normal number the inverse would be infinite; such a block is as good as zero.
-    let inverse = if largest >= f32::MIN_POSITIVE { LEVELS / largest } else { 0.0 };
-    // Adding 1.5 * 2^23 rounds to an integer, which is then the difference of the bits.
-    const ROUND: f32 = 12_582_912.0;
-    let mut sum = 0i32;
-    for (value, quant) in values.iter().zip(&mut block.quants) {
-        let rounded = multiply_add(lanes, *value, inverse, ROUND).to_bits() as i32;
-        let rounded = rounded.wrapping_sub(ROUND.to_bits() as i32);
-        *quant = rounded as i8;
-        sum = sum.wrapping_add(rounded);
-    }
-    block.scale = largest / LEVELS;
-    block.sum = block.scale * sum as f32;
 }

@@ -1,7 +1,7 @@
 use super::{
-    BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, PanelBlock,
+    BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, MOST_MINIMUM, MOST_SCALE, PanelBlock,
     quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
-    tile::multiply_tile,
+    tile::{Panel, multiply_tile},
     vector::{exp, gated_silu, softmax},
 };
 use half::f16;
@@ -34,12 +34,12 @@ fn sets() -> (Instructions, Vec<Instructions>) {
 
 fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     instructions: Instructions,
-    panels: [&[PanelBlock<BYTES>]; PANELS],
+    panels: [Panel<'_, BYTES>; PANELS],
     rows: [QuantisedRow<'_>; ROWS],
     ahead: usize,
 ) -> [[[f32; LANES]; PANELS]; ROWS] {
     struct OneTile<'a, const BYTES: usize, const ROWS: usize, const PANELS: usize> {
-        panels: [&'a [PanelBlock<BYTES>]; PANELS],
+        panels: [Panel<'a, BYTES>; PANELS],
         rows: [QuantisedRow<'a>; ROWS],
         ahead: usize,
     }
@@ -90,6 +90,18 @@ impl Row {
     }
 }
 
+/// A panel of its own.
+struct Weights<const BYTES: usize> {
+    blocks: Vec<PanelBlock<BYTES>>,
+    units: [f32; LANES],
+}
+
+impl<const BYTES: usize> Weights<BYTES> {
+    fn view(&self) -> Panel<'_, BYTES> {
+        Panel { blocks: &self.blocks, units: &self.units }
+    }
+}
+
 /// Numbers without a pattern, the same in every run.
 struct Noise(u64);
 
@@ -103,14 +115,16 @@ impl Noise {
         (self.next() % 20_001) as f32 / 10_000.0 - 1.0
     }
 
-    fn panel<const BYTES: usize>(&mut self, num_blocks: usize) -> Vec<PanelBlock<BYTES>> {
-        (0..num_blocks)
-            .map(|_| PanelBlock {
-                scales: std::array::from_fn(|_| f16::from_f32(self.unit() / 50.0).to_bits()),
-                minimums: std::array::from_fn(|_| f16::from_f32(self.unit()).to_bits()),
-                quants: std::array::from_fn(|_| self.next() as u8),
-            })
-            .collect()
+    /// The largest scales and minimums are the largest that there can be.
+    fn panel<const BYTES: usize>(&mut self, num_blocks: usize) -> Weights<BYTES> {
+        let mut number = |most: i16| (f32::from(most) * (1.5 * self.unit()).clamp(-1.0, 1.0)) as i16;
+        let grids = (0..num_blocks)
+            .map(|_| std::array::from_fn(|_| [number(MOST_SCALE), number(MOST_MINIMUM)]))
+            .collect::<Vec<_>>();
+        let blocks = grids
+            .into_iter()
+            .map(|grids| PanelBlock { grids, quants: std::array::from_fn(|_| self.next() as u8) });
+        Weights { blocks: blocks.collect(), units: std::array::from_fn(|_| self.unit() / 1e5) }
     }
 
     fn row(&mut self, num_blocks: usize) -> Row {
@@ -126,9 +140,9 @@ fn check_tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>() {
     let mut noise = Noise(BYTES as u64 + 100 * ROWS as u64 + PANELS as u64);
     let (portable, others) = sets();
     for num_blocks in [1, 2, 7] {
-        let panels: [Vec<PanelBlock<BYTES>>; PANELS] = std::array::from_fn(|_| noise.panel(num_blocks));
+        let panels: [Weights<BYTES>; PANELS] = std::array::from_fn(|_| noise.panel(num_blocks));
         let rows: [Row; ROWS] = std::array::from_fn(|_| noise.row(num_blocks));
-        let panels = std::array::from_fn(|panel| &panels[panel][..]);
+        let panels = std::array::from_fn(|panel| panels[panel].view());
         let rows = std::array::from_fn(|row| rows[row].view());
         let plain = tile::<BYTES, ROWS, PANELS>(portable, panels, rows, 0);
         let fast = others.iter().map(|&set| tile(set, panels, rows, PANELS * num_blocks));
@@ -161,18 +175,18 @@ fn tiles_of_all_instructions_agree() {
 #[test]
 fn a_tile_is_the_product_of_what_was_quantised() {
     let mut noise = Noise(3);
-    let panel: Vec<PanelBlock<EIGHT_BIT>> = noise.panel(3);
+    let panel: Weights<EIGHT_BIT> = noise.panel(3);
     let row = noise.row(3);
     for set in Instructions::available() {
-        let sums = tile(set, [&panel[..]], [row.view()], 0)[0][0];
+        let sums = tile(set, [panel.view()], [row.view()], 0)[0][0];
         for (lane, sum) in sums.iter().enumerate() {
             let exact: f64 = (0..3 * BLOCK)
                 .map(|place| {
-                    let (block, channel) = (&panel[place / BLOCK], place % BLOCK);
+                    let (block, channel) = (&panel.blocks[place / BLOCK], place % BLOCK);
                     let quant = block.quants[(channel / 4 * LANES + lane) * 4 + channel % 4];
-                    let scale = f16::from_bits(block.scales[lane]).to_f64();
-                    let minimum = f16::from_bits(block.minimums[lane]).to_f64();
-                    (scale * f64::from(quant) + minimum) * row.value(place)
+                    let [scale, minimum] = block.grids[lane].map(f64::from);
+                    let weight = scale * f64::from(quant) / 64.0 + 4.0 * minimum;
+                    weight * f64::from(panel.units[lane]) * row.value(place)
                 })
                 .sum();
             assert!(
@@ -186,14 +200,14 @@ fn a_tile_is_the_product_of_what_was_quantised() {
 #[test]
 fn a_rows_result_does_not_depend_on_the_tile_it_is_in() {
     let mut noise = Noise(5);
-    let panels: [Vec<PanelBlock<FOUR_BIT>>; 4] = std::array::from_fn(|_| noise.panel(9));
+    let panels: [Weights<FOUR_BIT>; 4] = std::array::from_fn(|_| noise.panel(9));
     let rows: [Row; 6] = std::array::from_fn(|_| noise.row(9));
     let counts = rows.iter().map(|row| row.outliers.len());
     assert!(counts.clone().max() != counts.min(), "rows with outliers stand beside rows with fewer");
     for set in Instructions::available() {
-        let all = tile(set, [&panels[0][..], &panels[1]], rows.each_ref().map(Row::view), 0);
+        let all = tile(set, [panels[0].view(), panels[1].view()], rows.each_ref().map(Row::view), 0);
         for (row, sums) in rows.iter().zip(&all) {
-            let alone = tile(set, panels.each_ref().map(|panel| &panel[..]), [row.view()], 0);
+            let alone = tile(set, panels.each_ref().map(Weights::view), [row.view()], 0);
             assert_eq!(alone[0][..2], sums[..], "{set}");
         }
     }

@@ -2,50 +2,62 @@
 #![allow(unsafe_code, reason = "bounds are checked once for all blocks")]
 
 use super::{
-    BLOCK, FOUR_BIT, Lanes, PACKED_STEP, PanelBlock, STEP,
+    BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, product_shift,
     quantise::{ActivationBlock, Outlier, QuantisedRow},
 };
 
 /// Products of `ROWS` rows with `PANELS` panels of 16 output channels each.
 pub(crate) type Tile<L, const ROWS: usize, const PANELS: usize> = [[<L as Lanes>::Floats; PANELS]; ROWS];
 
+/// 16 output channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a, const BYTES: usize> {
+    pub(crate) blocks: &'a [PanelBlock<BYTES>],
+    pub(crate) units: &'a [f32; LANES],
+}
+
 /// Multiplies rows with panels of equally many blocks; surplus blocks are ignored. Where `blocks_ahead` is not 0,
 /// the cache is told that each block that many places further on is needed soon.
 #[inline(always)]
 pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     lanes: L,
-    panels: [&[PanelBlock<BYTES>]; PANELS],
+    panels: [Panel<'_, BYTES>; PANELS],
     rows: [QuantisedRow<'_>; ROWS],
     blocks_ahead: usize,
 ) -> Tile<L, ROWS, PANELS> {
-    let lengths = panels.iter().map(|panel| panel.len()).chain(rows.iter().map(|row| row.blocks.len()));
+    let lengths =
+        panels.iter().map(|panel| panel.blocks.len()).chain(rows.iter().map(|row| row.blocks.len()));
     let num_blocks = lengths.min().unwrap_or(0);
+    let shift = product_shift(BYTES);
+    for panel in &panels {
+        lanes.prefetch(panel.units.as_ptr().cast());
+    }
     let mut sums = [[lanes.splat(0.0); PANELS]; ROWS];
     for index in 0..num_blocks {
         // SAFETY: `num_blocks` is within every slice.
         let (blocks, activations) = unsafe {
-            (panels.map(|panel| panel.get_unchecked(index)), rows.map(|row| row.blocks.get_unchecked(index)))
+            (
+                panels.map(|panel| panel.blocks.get_unchecked(index)),
+                rows.map(|row| row.blocks.get_unchecked(index)),
+            )
         };
         if blocks_ahead > 0 {
             for block in blocks {
                 prefetch_block(lanes, std::ptr::from_ref(block).wrapping_add(blocks_ahead));
             }
         }
-        let mut products = [[lanes.no_sums(); PANELS]; ROWS];
+        // Half of what is shifted out, so that shifting rounds to the nearest. What lies between two goes up in one block and
+        // down in the next; always up would add up to an error of its own.
+        let half = (1 << (shift - 1)) - (index as i32 & 1);
+        let mut products = [[lanes.splat_sums(half); PANELS]; ROWS];
         add_products(lanes, &mut products, blocks, activations);
-        let mut scales = [lanes.splat(0.0); PANELS];
-        let mut minimums = scales;
         for panel in 0..PANELS {
-            scales[panel] = lanes.widen_f16(&blocks[panel].scales);
-            minimums[panel] = lanes.widen_f16(&blocks[panel].minimums);
-        }
-        for (row, activations) in activations.iter().enumerate() {
-            let (unit, sum) = (lanes.splat(activations.scale), lanes.splat(activations.sum));
-            for panel in 0..PANELS {
-                let product = lanes.to_floats(products[row][panel]);
-                let scale = lanes.multiply(scales[panel], unit);
-                let scaled = lanes.multiply_add(product, scale, sums[row][panel]);
-                sums[row][panel] = lanes.multiply_add(minimums[panel], sum, scaled);
+            let grids = lanes.load_grids(&blocks[panel].grids);
+            for (row, activations) in activations.iter().enumerate() {
+                let shifted = lanes.shift_sums(products[row][panel], shift);
+                let product = lanes.apply_grids(shifted, activations.shifted_sum, grids);
+                let scale = lanes.splat(activations.scale);
+                sums[row][panel] = lanes.multiply_add(product, scale, sums[row][panel]);
             }
         }
     }
@@ -54,28 +66,36 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
             add_outlier(lanes, sums, panels, *outlier);
         }
     }
+    for panel in 0..PANELS {
+        let units = lanes.load(panels[panel].units);
+        for sums in &mut sums {
+            sums[panel] = lanes.multiply(sums[panel], units);
+        }
+    }
     sums
 }
 
-/// Adds the products of one value of a row with the weights of its channel.
+/// Adds the products of one value of a row with the weights of its channel, units apart.
 #[inline(always)]
 fn add_outlier<L: Lanes, const BYTES: usize, const PANELS: usize>(
     lanes: L,
     sums: &mut [L::Floats; PANELS],
-    panels: [&[PanelBlock<BYTES>]; PANELS],
+    panels: [Panel<'_, BYTES>; PANELS],
     outlier: Outlier,
 ) {
     let channel = outlier.channel as usize;
     let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
     let steps = BYTES / PACKED_STEP;
     let (shift, mask) = if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
-    let value = lanes.splat(outlier.value);
+    // Scales count 2^shift times, and so must minimums.
+    let one = 1 << product_shift(BYTES);
+    let value = lanes.splat(outlier.value / one as f32);
     for panel in 0..PANELS {
-        if let Some(block) = panels[panel].get(channel / BLOCK) {
+        if let Some(block) = panels[panel].blocks.get(channel / BLOCK) {
             let weights = lanes.load_weights(step_of(block, step % steps));
-            let quants = lanes.to_floats(lanes.bits_of(weights, shift as u32, mask));
-            let (scales, minimums) = (lanes.widen_f16(&block.scales), lanes.widen_f16(&block.minimums));
-            let weights = lanes.multiply_add(scales, quants, minimums);
+            let quants = lanes.bits_of(weights, shift as u32, mask);
+            let grids = lanes.load_grids(&block.grids);
+            let weights = lanes.apply_grids(quants, (SUM_FACTOR * one) << 16, grids);
             sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
         }
     }

@@ -1,8 +1,8 @@
 //! From stored tensors to [`Matrix`].
 
-use super::{Form, FormKind, Matrix};
+use super::{Form, FormKind, Matrix, Panels, grid_values};
 use crate::{
-    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, PanelBlock, STEP},
+    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, MOST_MINIMUM, MOST_SCALE, PanelBlock, STEP},
     memory::{Arena, Array},
     tensors::TensorType,
 };
@@ -21,8 +21,11 @@ pub(crate) enum PackError {
     Memory(io::Error),
 }
 
-/// Scale and minimum of 32 stored values, where the stored format has them.
-type Grid = (f16, f16);
+/// With weights of a larger unit, products with activations could exceed what floats hold.
+const MOST_UNIT: f32 = 1e10;
+
+/// Scale and minimum of 32 values.
+type FloatGrid = [f32; 2];
 
 /// Packs the rows of one stored tensor.
 pub(crate) struct MatrixPacker<'a> {
@@ -69,24 +72,29 @@ impl MatrixPacker<'_> {
         &self.raw[start..start + row_bytes]
     }
 
-    fn panels<const BYTES: usize>(&self, arena: &mut Arena) -> Result<Array<PanelBlock<BYTES>>, PackError> {
+    fn panels<const BYTES: usize>(&self, arena: &mut Arena) -> Result<Panels<BYTES>, PackError> {
         let num_blocks = self.in_features.div_ceil(BLOCK);
-        let mut blocks = arena
-            .array::<PanelBlock<BYTES>>(self.out_features.div_ceil(LANES) * num_blocks)
-            .map_err(PackError::Memory)?;
-        let mut values = Vec::new();
-        for (panel, panel_blocks) in blocks.chunks_mut(num_blocks).enumerate() {
-            for lane in 0..LANES.min(self.out_features - panel * LANES) {
-                let stored = self.stored(panel * LANES + lane);
-                decode(self.kind, stored, &mut values)?;
-                for (index, (block, values)) in panel_blocks.iter_mut().zip(values.chunks(BLOCK)).enumerate()
-                {
-                    let grid = stored_grid(self.kind, stored, index);
-                    pack_block(block, lane, values, grid)?;
-                }
+        let num_panels = self.out_features.div_ceil(LANES);
+        let mut blocks: Array<PanelBlock<BYTES>> =
+            arena.array(num_panels * num_blocks).map_err(PackError::Memory)?;
+        let mut units: Array<[f32; LANES]> = arena.array(num_panels).map_err(PackError::Memory)?;
+        let (mut values, mut grids) = (Vec::new(), Vec::new());
+        for row in 0..self.out_features {
+            let stored = self.stored(row);
+            decode(self.kind, stored, &mut values)?;
+            grids.clear();
+            grids.extend(values.chunks(BLOCK).enumerate().map(|(index, values)| {
+                stored_grid(self.kind, stored, index).unwrap_or_else(|| spanning_grid::<BYTES>(values))
+            }));
+            let unit = unit_of::<BYTES>(&grids)?;
+            let (panel, lane) = (row / LANES, row % LANES);
+            units[panel][lane] = unit;
+            let blocks = &mut blocks[panel * num_blocks..(panel + 1) * num_blocks];
+            for ((block, values), grid) in blocks.iter_mut().zip(values.chunks(BLOCK)).zip(&grids) {
+                pack_block(block, lane, values, *grid, unit);
             }
         }
-        Ok(blocks)
+        Ok(Panels { blocks, units })
     }
 }
 
@@ -121,9 +129,9 @@ pub(crate) fn decode(kind: TensorType, stored: &[u8], values: &mut Vec<f32>) -> 
 
 /// Scale and minimum of the `index`-th 32 values of a stored row, for formats whose quants are then recovered
 /// exactly. (The layouts are those of ggml-common.h.)
-fn stored_grid(kind: TensorType, stored: &[u8], index: usize) -> Option<Grid> {
+fn stored_grid(kind: TensorType, stored: &[u8], index: usize) -> Option<FloatGrid> {
     let half_at = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 2).map_or(f16::ZERO, |pair| f16::from_le_bytes([pair[0], pair[1]]))
+        bytes.get(at..at + 2).map_or(0.0, |pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
     };
     let block = |values_per_block: usize| {
         let start = index * BLOCK / values_per_block * kind.block_bytes();
@@ -131,13 +139,13 @@ fn stored_grid(kind: TensorType, stored: &[u8], index: usize) -> Option<Grid> {
     };
     let centred = |centre: f32| {
         let scale = half_at(block(BLOCK), 0);
-        (scale, f16::from_f32(-centre * scale.to_f32()))
+        [scale, -centre * scale]
     };
     match kind {
         TensorType::Q4_0 => Some(centred(8.0)),
         TensorType::Q5_0 => Some(centred(16.0)),
         TensorType::Q8_0 => Some(centred(128.0)),
-        TensorType::Q4_1 | TensorType::Q5_1 => Some((half_at(block(BLOCK), 0), half_at(block(BLOCK), 2))),
+        TensorType::Q4_1 | TensorType::Q5_1 => Some([half_at(block(BLOCK), 0), half_at(block(BLOCK), 2)]),
         TensorType::Q4K | TensorType::Q5K => {
             const SUPER_BLOCK: usize = 256;
             let block = block(SUPER_BLOCK);
@@ -152,13 +160,20 @@ fn stored_grid(kind: TensorType, stored: &[u8], index: usize) -> Option<Grid> {
                     (scales[sub_block + 4] >> 4) | (scales[sub_block] >> 6 << 4),
                 )
             };
-            Some((
-                f16::from_f32(half_at(block, 0).to_f32() * f32::from(scale)),
-                f16::from_f32(-half_at(block, 2).to_f32() * f32::from(minimum)),
-            ))
+            Some([half_at(block, 0) * f32::from(scale), -half_at(block, 2) * f32::from(minimum)])
         }
         TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q6K => None,
     }
+}
+
+/// What scales and minimums of an output channel are counted in, so that the largest of each fits.
+fn unit_of<const BYTES: usize>(grids: &[FloatGrid]) -> Result<f32, PackError> {
+    let [scale, minimum] =
+        grids.iter().fold([0.0f32; 2], |most, grid| [most[0].max(grid[0].abs()), most[1].max(grid[1].abs())]);
+    let [of_scale, of_minimum] = grid_values::<BYTES>([MOST_SCALE, MOST_MINIMUM], 1.0);
+    // The smallest normal number stands for channels that are zero, or as good as.
+    let unit = (scale / of_scale).max(minimum / of_minimum).max(f32::MIN_POSITIVE);
+    if unit <= MOST_UNIT { Ok(unit) } else { Err(PackError::Values) }
 }
 
 /// Puts up to 32 values of one output channel in place.
@@ -166,20 +181,20 @@ fn pack_block<const BYTES: usize>(
     block: &mut PanelBlock<BYTES>,
     lane: usize,
     values: &[f32],
-    grid: Option<Grid>,
-) -> Result<(), PackError> {
-    let most = if BYTES == FOUR_BIT { 15.0 } else { 255.0 };
-    let (scale, minimum) = grid.unwrap_or_else(|| spanning_grid(values, most));
-    if !(scale.is_finite() && minimum.is_finite()) {
-        return Err(PackError::Values);
-    }
-    block.scales[lane] = scale.to_bits();
-    block.minimums[lane] = minimum.to_bits();
-    let (scale, minimum) = (scale.to_f32(), minimum.to_f32());
+    grid: FloatGrid,
+    unit: f32,
+) {
+    let of_one = grid_values::<BYTES>([1, 1], unit);
+    let count = |index: usize, most: i16| {
+        let most = f32::from(most);
+        (grid[index] / of_one[index]).round().clamp(-most, most) as i16
+    };
+    block.grids[lane] = [count(0, MOST_SCALE), count(1, MOST_MINIMUM)];
+    let [scale, minimum] = grid_values::<BYTES>(block.grids[lane], unit);
     // A scale may be negative: formats with a centre take the sign of the largest value.
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     for (channel, value) in values.iter().enumerate() {
-        let quant = ((value - minimum) * inverse).round().clamp(0.0, most) as u8;
+        let quant = ((value - minimum) * inverse).round().clamp(0.0, most_quant::<BYTES>()) as u8;
         let (step, i) = (channel / STEP, channel % STEP);
         if BYTES == FOUR_BIT {
             let byte = &mut block.quants[((step % 4) * LANES + lane) * STEP + i];
@@ -188,18 +203,16 @@ fn pack_block<const BYTES: usize>(
             block.quants[(step * LANES + lane) * STEP + i] = quant;
         }
     }
-    Ok(())
 }
 
-/// Scale and minimum that reach from the smallest to the largest value in `most` steps.
-fn spanning_grid(values: &[f32], most: f32) -> Grid {
+fn most_quant<const BYTES: usize>() -> f32 {
+    if BYTES == FOUR_BIT { 15.0 } else { 255.0 }
+}
+
+/// Scale and minimum that reach from the smallest to the largest value.
+fn spanning_grid<const BYTES: usize>(values: &[f32]) -> FloatGrid {
     let (smallest, largest) = values
         .iter()
         .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)));
-    let minimum = f16::from_f32(smallest);
-    let wanted = (largest - minimum.to_f32()).max(0.0) / most;
-    let nearest = f16::from_f32(wanted);
-    // A scale that was rounded down would not reach the largest value.
-    let scale = if nearest.to_f32() < wanted { f16::from_bits(nearest.to_bits() + 1) } else { nearest };
-    (scale, minimum)
+    [(largest - smallest).max(0.0) / most_quant::<BYTES>(), smallest]
 }

@@ -4,12 +4,12 @@
     reason = "tasks write disjoint columns of one output; the float product takes pointers"
 )]
 
-use super::{Form, FormKind, Matrix};
+use super::{Form, FormKind, Matrix, Panels};
 use crate::{
     kernels::{
-        BLOCK, Instructions, Kernel, LANES, Lanes, PanelBlock,
+        BLOCK, Instructions, Kernel, LANES, Lanes,
         quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
-        tile::{Tile, multiply_tile},
+        tile::{Panel, Tile, multiply_tile},
     },
     parallel::{DisjointMut, Team},
 };
@@ -209,11 +209,11 @@ impl Projection {
             let part = &self.parts[task.part];
             let output = &output;
             match &part.matrix.form {
-                Form::FourBit(blocks) => {
-                    instructions.run(PanelTask { part, task, blocks, inputs, num_rows, output });
+                Form::FourBit(panels) => {
+                    instructions.run(PanelTask { part, task, panels, inputs, num_rows, output });
                 }
-                Form::EightBit(blocks) => {
-                    instructions.run(PanelTask { part, task, blocks, inputs, num_rows, output });
+                Form::EightBit(panels) => {
+                    instructions.run(PanelTask { part, task, panels, inputs, num_rows, output });
                 }
                 Form::Full(weights) => part.multiply_full(task, weights, inputs, num_rows, output),
             }
@@ -225,7 +225,7 @@ impl Projection {
 struct PanelTask<'a, const BYTES: usize> {
     part: &'a Part,
     task: Task,
-    blocks: &'a [PanelBlock<BYTES>],
+    panels: &'a Panels<BYTES>,
     inputs: &'a Activations,
     num_rows: usize,
     output: &'a Output<'a>,
@@ -237,7 +237,10 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let num_blocks = self.part.matrix.in_features.div_ceil(BLOCK);
-        let panel = |index: usize| &self.blocks[index * num_blocks..(index + 1) * num_blocks];
+        let panel = |index: usize| Panel {
+            blocks: &self.panels.blocks[index * num_blocks..(index + 1) * num_blocks],
+            units: &self.panels.units[index],
+        };
         let mut index = self.task.start;
         if self.num_rows == 1 {
             while index + 4 <= self.task.end {
@@ -262,7 +265,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
     fn multiply_rows<L: Lanes, const PANELS: usize>(
         &self,
         lanes: L,
-        panels: [&[PanelBlock<BYTES>]; PANELS],
+        panels: [Panel<'_, BYTES>; PANELS],
         first: usize,
     ) {
         let mut remaining_groups = self.num_rows.div_ceil(MOST_ROWS);
@@ -270,7 +273,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         while row < self.num_rows {
             let group = (self.num_rows - row).div_ceil(remaining_groups);
             // The first group loads these panels and has the next ones fetched; the others find both in the cache.
-            let ahead = if row == 0 { PANELS * panels[0].len() } else { 0 };
+            let ahead = if row == 0 { PANELS * panels[0].blocks.len() } else { 0 };
             match group {
                 1 => self.multiply_group::<L, 1, PANELS>(lanes, panels, first, row, ahead),
                 2 => self.multiply_group::<L, 2, PANELS>(lanes, panels, first, row, ahead),
@@ -288,7 +291,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
     fn multiply_group<L: Lanes, const ROWS: usize, const PANELS: usize>(
         &self,
         lanes: L,
-        panels: [&[PanelBlock<BYTES>]; PANELS],
+        panels: [Panel<'_, BYTES>; PANELS],
         first_panel: usize,
         first_row: usize,
         blocks_ahead: usize,

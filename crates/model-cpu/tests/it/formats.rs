@@ -61,13 +61,13 @@ fn gguf_of_each_type() {
         (GgmlDType::BF16, 0.06),
         (GgmlDType::Q6K, 0.06),
         // What these types hold is kept as it is; activations are rounded to 8 bits.
-        (GgmlDType::Q4_0, 2e-2),
-        (GgmlDType::Q4_1, 2e-2),
-        (GgmlDType::Q5_0, 2e-2),
-        (GgmlDType::Q5_1, 2e-2),
-        (GgmlDType::Q8_0, 2e-2),
-        (GgmlDType::Q4K, 2e-2),
-        (GgmlDType::Q5K, 2e-2),
+        (GgmlDType::Q4_0, 3e-2),
+        (GgmlDType::Q4_1, 3e-2),
+        (GgmlDType::Q5_0, 3e-2),
+        (GgmlDType::Q5_1, 3e-2),
+        (GgmlDType::Q8_0, 3e-2),
+        (GgmlDType::Q4K, 3e-2),
+        (GgmlDType::Q5K, 3e-2),
     ];
     for (kind, allowed) in kinds {
         // Blocks of the K types have 256 values.
