@@ -13,7 +13,7 @@ use crate::{
     kv_cache::{Component, KvLayout},
     parallel::{DisjointMut, Team},
 };
-use wayfare_engine_local::StepInput;
+use wayfare_engine_local::{StepInput, StepSequence};
 
 /// Query rows (tokens times heads) of one task; more would spill the scores of long contexts from the cache.
 const ROWS_PER_TASK: usize = 24;
@@ -69,8 +69,14 @@ struct Scratch {
 }
 
 impl AttentionPlan {
-    /// Cuts up `input`, for all layers.
-    pub(crate) fn prepare(&mut self, team: &Team, shape: &AttentionShape, input: &StepInput) {
+    /// Cuts up `input`. Of each sequence so many tokens, the last ones, get an output as `wanted` says.
+    pub(crate) fn prepare(
+        &mut self,
+        team: &Team,
+        shape: &AttentionShape,
+        input: &StepInput,
+        wanted: fn(&StepSequence) -> u32,
+    ) {
         let layout = &shape.layout;
         let group = shape.num_heads / layout.num_kv_heads;
         let tokens_per_task = (ROWS_PER_TASK / group).max(1);
@@ -79,7 +85,8 @@ impl AttentionPlan {
         for (index, sequence) in input.sequences.iter().enumerate() {
             let num_tokens = sequence.num_tokens as usize;
             longest = longest.max(sequence.first_position as usize + num_tokens);
-            for first_token in (0..num_tokens).step_by(tokens_per_task) {
+            let first_wanted = num_tokens - wanted(sequence) as usize;
+            for first_token in (first_wanted..num_tokens).step_by(tokens_per_task) {
                 self.tasks.extend((0..layout.num_kv_heads).map(|kv_head| Task {
                     sequence: index,
                     first_token,
@@ -100,7 +107,8 @@ impl AttentionPlan {
         }
     }
 
-    /// Writes for each token and head of the prepared step the attention output, head after head, to `out`.
+    /// Writes for each wanted token and head of the prepared step the attention output, head after head, to its row of
+    /// `out`.
     pub(crate) fn run<C: Component>(
         &mut self,
         instructions: Instructions,

@@ -186,11 +186,12 @@ impl Forward<'_> {
             num_heads: config.num_heads,
             query_stride: query_width + 2 * config.kv_width(),
         };
-        plan.prepare(team, &shape, self.input);
+        plan.prepare(team, &shape, self.input, |sequence| sequence.num_tokens);
 
         for (index, layer) in self.weights.layers.iter().enumerate() {
+            let is_last = index + 1 == self.weights.layers.len();
             inputs.resize(num_rows, hidden);
-            let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon, chosen: None };
+            let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon };
             inputs.fill(instructions, team, num_rows, self.form, &source);
             layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
             let angles = Angles { cosines, sines };
@@ -202,15 +203,25 @@ impl Forward<'_> {
                 queries: query_key_value,
                 window: layer.window,
             };
+            // What follows the last layer's keys and values serves the logits alone.
+            let (num_rows, chosen) = if is_last {
+                if wanted.is_empty() {
+                    break;
+                }
+                plan.prepare(team, &shape, self.input, |sequence| sequence.num_logits);
+                keep_rows(residual, hidden, wanted);
+                (wanted.len(), Some(&wanted[..]))
+            } else {
+                (num_rows, None)
+            };
             plan.run(instructions, team, &shape, self.input, call, attended);
 
             inputs.resize(num_rows, query_width);
-            inputs.fill(instructions, team, num_rows, self.form, &Plain { rows: attended });
+            inputs.fill(instructions, team, num_rows, self.form, &Plain { rows: attended, chosen });
             layer.output.apply(instructions, team, inputs, num_rows, residual, true);
 
             inputs.resize(num_rows, hidden);
-            let source =
-                Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon, chosen: None };
+            let source = Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon };
             inputs.fill(instructions, team, num_rows, self.form, &source);
             layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
             inputs.resize(num_rows, inner);
@@ -220,14 +231,15 @@ impl Forward<'_> {
 
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
         // A long prompt whose log-probabilities are wanted has more logits than fit into memory.
-        for wanted in wanted.chunks((MAX_LOGITS / config.vocab_size).max(MIN_HEAD_ROWS)) {
-            inputs.resize(wanted.len(), hidden);
-            let weights = &self.weights.final_norm;
-            let source = Normalised { rows: residual, weights, epsilon, chosen: Some(wanted) };
-            inputs.fill(instructions, team, wanted.len(), self.form, &source);
-            grow(logits, wanted.len() * config.vocab_size);
-            let rows = &mut logits[..wanted.len() * config.vocab_size];
-            head.apply(instructions, team, inputs, wanted.len(), rows, false);
+        let most_rows = (MAX_LOGITS / config.vocab_size).max(MIN_HEAD_ROWS);
+        for rows in residual[..wanted.len() * hidden].chunks(most_rows * hidden) {
+            let num_rows = rows.len() / hidden;
+            inputs.resize(num_rows, hidden);
+            let source = Normalised { rows, weights: &self.weights.final_norm, epsilon };
+            inputs.fill(instructions, team, num_rows, self.form, &source);
+            grow(logits, num_rows * config.vocab_size);
+            let rows = &mut logits[..num_rows * config.vocab_size];
+            head.apply(instructions, team, inputs, num_rows, rows, false);
             rows.chunks_exact_mut(config.vocab_size).for_each(&mut *take_row);
         }
     }
@@ -327,30 +339,30 @@ impl<C: Component> Kernel for RotateAndStore<'_, C> {
     }
 }
 
-/// Rows as they are.
+/// Rows, or some that are chosen, as they are.
 struct Plain<'a> {
     rows: &'a [f32],
+    chosen: Option<&'a [usize]>,
 }
 
 impl RowSource for Plain<'_> {
     #[inline(always)]
     fn write<L: Lanes>(&self, _: L, row: usize, out: &mut [f32]) {
+        let row = self.chosen.map_or(row, |chosen| chosen[row]);
         out.copy_from_slice(&self.rows[row * out.len()..(row + 1) * out.len()]);
     }
 }
 
-/// Rows, or some that are chosen, divided by their root mean square.
+/// Rows divided by their root mean square.
 struct Normalised<'a> {
     rows: &'a [f32],
     weights: &'a [f32],
     epsilon: f32,
-    chosen: Option<&'a [usize]>,
 }
 
 impl RowSource for Normalised<'_> {
     #[inline(always)]
     fn write<L: Lanes>(&self, lanes: L, row: usize, out: &mut [f32]) {
-        let row = self.chosen.map_or(row, |chosen| chosen[row]);
         let values = &self.rows[row * out.len()..(row + 1) * out.len()];
         vector::rms_norm(lanes, values, self.weights, self.epsilon, out);
     }
@@ -367,6 +379,13 @@ impl RowSource for Gated<'_> {
         let pair = &self.rows[2 * row * out.len()..2 * (row + 1) * out.len()];
         let (gate, up) = pair.split_at(out.len());
         vector::gated_silu(lanes, gate, up, out);
+    }
+}
+
+/// Moves the chosen rows, which ascend, to the front.
+fn keep_rows(rows: &mut [f32], width: usize, chosen: &[usize]) {
+    for (target, &source) in chosen.iter().enumerate() {
+        rows.copy_within(source * width..(source + 1) * width, target * width);
     }
 }
 
