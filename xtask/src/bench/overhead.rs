@@ -91,7 +91,7 @@ impl Subject {
                 settle_ms: SETTLE_MS,
             },
             Subject::Model => {
-                Load { stream: true, output_tokens: 32, concurrency: 8, requests: 48, settle_ms: SETTLE_MS }
+                Load { stream: true, output_tokens: 32, concurrency: 8, requests: 160, settle_ms: SETTLE_MS }
             }
         }
     }
