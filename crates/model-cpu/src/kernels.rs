@@ -29,8 +29,9 @@ pub(crate) const EIGHT_BIT: usize = LANES * BLOCK;
 /// The same with two weights in a byte.
 pub(crate) const FOUR_BIT: usize = LANES * BLOCK / 2;
 
-/// 32 input channels of 16 output channels: `weight = unit * (scale * quant / 2^shift + 4 * minimum)`, where the unit is
-/// that of an output channel, the shift that of [`product_shift`], and scale and minimum are the two numbers of a grid.
+/// 32 input channels of 16 output channels: `weight = unit * (scale * quant / 2^shift + 4 * minimum)`, where the unit
+/// is that of an output channel, the shift that of [`product_shift`], and scale and minimum are the two numbers of a
+/// grid.
 ///
 /// A sum of products of quants, shifted, fits 16 bits, and so does four times the sum of the activations' quants. One
 /// integer instruction multiplies both with their half of the grid and adds the results; of floats it would take three.
@@ -53,7 +54,8 @@ pub(crate) const MOST_MINIMUM: i16 = 16383;
 /// Factor of minimums, and of the sums of activations that go with them.
 pub(crate) const SUM_FACTOR: i32 = 4;
 
-/// How far sums of products are shifted so that the largest of them, 32 times 127 times the largest quant, fits 16 bits.
+/// How far sums of products are shifted so that the largest of them, 32 times 127 times the largest quant, fits 16
+/// bits.
 pub(crate) const fn product_shift(bytes: usize) -> u32 {
     if bytes == FOUR_BIT { 1 } else { 6 }
 }

@@ -95,9 +95,9 @@ impl Component for f32 {
     }
 }
 
-/// How keys and values are laid out: block after block, and in a block layer after layer, of each first the keys. Blocks
-/// are cut by head, so that one head's part of a block is contiguous: keys dimension by dimension (all positions of one
-/// dimension side by side, for scores of many positions at once), values position by position.
+/// How keys and values are laid out: block after block, and in a block layer after layer, of each first the keys.
+/// Blocks are cut by head, so that one head's part of a block is contiguous: keys dimension by dimension (all positions
+/// of one dimension side by side, for scores of many positions at once), values position by position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvLayout {
     pub(crate) num_blocks: usize,

@@ -1,8 +1,9 @@
 //! Weight matrices in the form the products want.
 //!
 //! One packed form serves one row and many alike: 4 or 8 bits per weight with a scale and a minimum for each 32,
-//! multiplied with activations of 8 bits by integer dot products, and a few outliers as floats. For few rows the time is that of reading the weights, for many that of the products; this form is the smallest, and faster
-//! than float products. The other form is plain 32-bit floats, for exact results.
+//! multiplied with activations of 8 bits by integer dot products, and with a few outliers as floats. For few rows the
+//! time is that of reading the weights, for many that of the products; this form is the smallest, and faster than
+//! float products. The other form is plain 32-bit floats, for exact results.
 
 mod packing;
 mod product;

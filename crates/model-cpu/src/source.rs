@@ -60,10 +60,10 @@ impl ModelInfo {
 /// How exactly weights and activations are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightPrecision {
-    /// Weights of 4 bits where the file has them so and of 8 bits otherwise, activations of 8 bits,
-    /// or of 15 where single ones are far larger than the rest, in blocks of 32 values. Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 are kept exactly, Q4_K and Q5_K but for rounding their scales
-    /// to half precision; Q6_K and floats are put on 256 levels per block. The result of a row does not depend on
-    /// the other rows of its step, bit for bit.
+    /// Weights of 4 bits where the file has them so and of 8 bits otherwise, activations of 8 bits, in blocks of 32
+    /// values; activations far larger than the rest of their row are multiplied as floats. Of formats with a scale for
+    /// each 32 the quants are kept, their scales and minimums rounded to 14 and 15 bits; Q6_K and floats are put on 256
+    /// levels per block. The result of a row does not depend on the other rows of its step, bit for bit.
     #[default]
     Quantised,
     /// 32-bit floats throughout: some 4 to 7 times the memory, and as much slower at decoding.

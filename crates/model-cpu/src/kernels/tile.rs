@@ -46,8 +46,8 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
                 prefetch_block(lanes, std::ptr::from_ref(block).wrapping_add(blocks_ahead));
             }
         }
-        // Half of what is shifted out, so that shifting rounds to the nearest. What lies between two goes up in one block and
-        // down in the next; always up would add up to an error of its own.
+        // Half of what is shifted out, so that shifting rounds to the nearest. What lies between two goes up in one
+        // block and down in the next; always up would add up to an error of its own.
         let half = (1 << (shift - 1)) - (index as i32 & 1);
         let mut products = [[lanes.splat_sums(half); PANELS]; ROWS];
         add_products(lanes, &mut products, blocks, activations);

@@ -53,8 +53,8 @@ fn packed_rows_are_the_stored_values() {
         let (raw, values) = stored(kind, shape[0], shape[1]);
         for form in [kind.packed_form(), FormKind::Full] {
             let matrix = pack(kind, &raw, shape, form);
-            // Formats with a scale and minimum of their own lose only the rounding of these two, to a 64th of a level at
-            // most where there could be 256; the others are put on 256 levels anew.
+            // Formats with a scale and minimum of their own lose only the rounding of these two, to a 64th of a
+            // level at most where there could be 256; the others are put on 256 levels anew.
             let allowed = match (form, kind) {
                 (FormKind::Full, _) => 0.0,
                 (_, TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::Q6K) => 0.005,
