@@ -4,6 +4,9 @@
 //! starting one must cost well under a microsecond: idle helpers spin for a moment before they sleep. A helper
 //! that is late (asleep, or its processor busy with something else) is not waited for: the others take its
 //! tasks, and it joins the next loop.
+//!
+//! Each thread starts with its own share of the tasks, which are neighbours: what one task has fetched ahead into the
+//! cache of its processor is what the next one needs.
 #![allow(
     unsafe_code,
     reason = "loops lend stack data to other threads, and tasks write disjoint parts of a buffer"
@@ -41,10 +44,16 @@ struct Body {
     num_tasks: usize,
 }
 
+/// The next task of a thread's share. In lines of its own, as its thread writes it all the time.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
 struct Shared {
     state: AtomicU64,
     body: UnsafeCell<Body>,
-    next_task: AtomicUsize,
+    /// One for each thread.
+    shares: Box<[Share]>,
     panicked: AtomicBool,
     ended: AtomicBool,
     num_asleep: AtomicUsize,
@@ -73,7 +82,7 @@ impl Team {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             body: UnsafeCell::new(Body { call: nothing, data: std::ptr::null(), num_tasks: 0 }),
-            next_task: AtomicUsize::new(0),
+            shares: (0..num_threads.max(1)).map(|_| Share::default()).collect(),
             panicked: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             num_asleep: AtomicUsize::new(0),
@@ -116,7 +125,9 @@ impl Team {
         unsafe {
             *shared.body.get() = Body { call: call::<F>, data: std::ptr::from_ref(&body).cast(), num_tasks };
         }
-        shared.next_task.store(0, Ordering::Relaxed);
+        for (worker, share) in shared.shares.iter().enumerate() {
+            share.0.store(shared.share(worker, num_tasks).start, Ordering::Relaxed);
+        }
         shared.panicked.store(false, Ordering::Relaxed);
         let loop_number = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         shared.state.store((loop_number << 32) | OPEN, Ordering::SeqCst);
@@ -125,13 +136,7 @@ impl Team {
             drop(shared.sleep.lock());
             shared.wake.notify_all();
         }
-        loop {
-            let task = shared.next_task.fetch_add(1, Ordering::Relaxed);
-            if task >= num_tasks {
-                break;
-            }
-            body(0, task);
-        }
+        shared.for_each_left(0, num_tasks, |task| body(0, task));
         drop(closing);
         assert!(!shared.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
     }
@@ -182,6 +187,26 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 impl Shared {
+    /// The tasks that `worker` starts with.
+    fn share(&self, worker: usize, num_tasks: usize) -> Range<usize> {
+        let start = |worker: usize| worker * num_tasks / self.shares.len();
+        start(worker)..start(worker + 1)
+    }
+
+    /// Takes tasks that nobody has taken yet: those of the worker's own share, then those of the others'.
+    fn for_each_left(&self, worker: usize, num_tasks: usize, mut run: impl FnMut(usize)) {
+        let num_shares = self.shares.len();
+        for owner in (worker..num_shares).chain(0..worker) {
+            let (next, end) = (&self.shares[owner].0, self.share(owner, num_tasks).end);
+            while next.load(Ordering::Relaxed) < end {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task < end {
+                    run(task);
+                }
+            }
+        }
+    }
+
     fn help(&self, worker: usize) {
         let mut last_loop = 0;
         while let Some(state) = self.wait_for_loop(last_loop) {
@@ -191,17 +216,13 @@ impl Shared {
             last_loop = state >> 32;
             // SAFETY: this helper has joined, so the owner waits for it before it touches `body` again.
             let body = unsafe { *self.body.get() };
-            loop {
-                let task = self.next_task.fetch_add(1, Ordering::Relaxed);
-                if task >= body.num_tasks {
-                    break;
-                }
+            self.for_each_left(worker, body.num_tasks, |task| {
                 // SAFETY: as above, `data` outlives this loop; `call` was made for its type.
                 if catch_unwind(AssertUnwindSafe(|| unsafe { (body.call)(body.data, worker, task) })).is_err()
                 {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
-            }
+            });
             self.state.fetch_sub(1, Ordering::Release);
         }
     }

@@ -14,8 +14,8 @@ use crate::{
     parallel::{DisjointMut, Team},
 };
 
-/// Panels per task: enough that starting a task costs nothing against it, few enough to share out evenly.
-const PANELS_PER_TASK: usize = 4;
+/// Panels per task: as many as are multiplied at once, so that tasks can be shared out evenly.
+const PANELS_PER_TASK: usize = 2;
 /// Output channels per task of the float product.
 const CHANNELS_PER_TASK: usize = 96;
 /// Rows that are multiplied at once: with two panels, as many sums as fit the registers.
@@ -241,20 +241,11 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
             blocks: &self.panels.blocks[index * num_blocks..(index + 1) * num_blocks],
             units: &self.panels.units[index],
         };
-        let mut index = self.task.start;
-        if self.num_rows == 1 {
-            while index + 4 <= self.task.end {
-                let panels = [panel(index), panel(index + 1), panel(index + 2), panel(index + 3)];
-                self.multiply_group::<L, 1, 4>(lanes, panels, index, 0, 4 * num_blocks);
-                index += 4;
-            }
-        }
-        while index + 2 <= self.task.end {
-            self.multiply_rows(lanes, [panel(index), panel(index + 1)], index);
-            index += 2;
-        }
-        if index < self.task.end {
-            self.multiply_rows(lanes, [panel(index)], index);
+        let first = self.task.start;
+        if first + 1 < self.task.end {
+            self.multiply_rows(lanes, [panel(first), panel(first + 1)], first);
+        } else {
+            self.multiply_rows(lanes, [panel(first)], first);
         }
     }
 }
