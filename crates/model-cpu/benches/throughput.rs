@@ -11,7 +11,7 @@ use wayfare_testkit::default_model_path;
 
 const BLOCK_SIZE: usize = 16;
 const CONTEXT: usize = 200;
-const MOST_SEQUENCES: usize = 32;
+const MOST_SEQUENCES: usize = 64;
 const MAX_MODEL_LEN: usize = 1024;
 const SAMPLE: SampleSpec =
     SampleSpec { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, output_index: 0 };
@@ -57,7 +57,7 @@ fn main() {
         report(&wanted, &format!("prefill of {rows}"), rows, 12, || rig.step(1, rows, 0));
     }
     report(&wanted, "prefill of 16 of 128", 16 * 128, 3, || rig.step(16, 128, 0));
-    for sequences in [1, 4, 16, 32] {
+    for sequences in [1, 4, 16, 64] {
         let name = format!("{sequences} decoding at {CONTEXT}");
         if !name.contains(&wanted) {
             continue;

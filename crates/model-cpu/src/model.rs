@@ -11,6 +11,7 @@ use crate::{
     parallel::{DisjointMut, Team},
 };
 use half::{bf16, f16};
+use std::ops::Range;
 use step::{StepChecker, TokenPlace};
 use wayfare_engine_local::{ExecutorError, Model, StepInput};
 
@@ -60,6 +61,12 @@ pub(crate) struct Layer {
     pub(crate) window: Option<usize>,
 }
 
+/// Bytes of quantised activations that products read again and again: what a processor's second-level cache holds
+/// beside weights.
+const ACTIVATION_BYTES: usize = 512 << 10;
+/// Fewest rows that go through the products of a layer together, as far as there are so many: its weights are read
+/// again for each group of rows.
+const MIN_ROWS: usize = 64;
 /// Most logits held at once, 64 MiB: 341 rows of a vocabulary of 49 152.
 const MAX_LOGITS: usize = 16 << 20;
 /// Fewest rows that the output head is applied to at once, as far as there are so many: its weights are read again
@@ -178,25 +185,30 @@ impl Forward<'_> {
             wanted,
             logits,
         } = scratch;
-        grow(query_key_value, num_rows * (query_width + 2 * config.kv_width()));
+        let qkv_width = query_width + 2 * config.kv_width();
+        grow(query_key_value, num_rows * qkv_width);
         grow(attended, num_rows * query_width);
-        grow(gate_up, num_rows * 2 * inner);
-        let shape = AttentionShape {
-            layout: cache.layout,
-            num_heads: config.num_heads,
-            query_stride: query_width + 2 * config.kv_width(),
-        };
+        let rows_at_once = (ACTIVATION_BYTES / Activations::row_bytes(inner)).max(MIN_ROWS);
+        grow(gate_up, num_rows.min(rows_at_once) * 2 * inner);
+        let shape =
+            AttentionShape { layout: cache.layout, num_heads: config.num_heads, query_stride: qkv_width };
         plan.prepare(team, &shape, self.input, |sequence| sequence.num_tokens);
 
         for (index, layer) in self.weights.layers.iter().enumerate() {
             let is_last = index + 1 == self.weights.layers.len();
-            inputs.resize(num_rows, hidden);
-            let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon };
-            inputs.fill(instructions, team, num_rows, self.form, &source);
-            layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
-            let angles = Angles { cosines, sines };
             let writer = LayerWriter::<C>::new(cache, index);
-            self.rotate_and_store(layer, &writer, query_key_value, places, angles);
+            for rows in row_groups(num_rows, rows_at_once) {
+                let num_rows = rows.len();
+                inputs.resize(num_rows, hidden);
+                let residual = &residual[part(&rows, hidden)];
+                let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon };
+                inputs.fill(instructions, team, num_rows, self.form, &source);
+                let query_key_value = &mut query_key_value[part(&rows, qkv_width)];
+                layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
+                let angles_of = part(&rows, config.head_dim / 2);
+                let angles = Angles { cosines: &cosines[angles_of.clone()], sines: &sines[angles_of] };
+                self.rotate_and_store(layer, &writer, query_key_value, &places[rows], angles);
+            }
             let call = LayerAttention {
                 layer: index,
                 cache: cache.components::<C>(),
@@ -216,17 +228,25 @@ impl Forward<'_> {
             };
             plan.run(instructions, team, &shape, self.input, call, attended);
 
-            inputs.resize(num_rows, query_width);
-            inputs.fill(instructions, team, num_rows, self.form, &Plain { rows: attended, chosen });
-            layer.output.apply(instructions, team, inputs, num_rows, residual, true);
+            for rows in row_groups(num_rows, rows_at_once) {
+                let num_rows = rows.len();
+                inputs.resize(num_rows, query_width);
+                let source = match chosen {
+                    Some(chosen) => Plain { rows: attended, chosen: Some(&chosen[rows.clone()]) },
+                    None => Plain { rows: &attended[part(&rows, query_width)], chosen: None },
+                };
+                inputs.fill(instructions, team, num_rows, self.form, &source);
+                let residual = &mut residual[part(&rows, hidden)];
+                layer.output.apply(instructions, team, inputs, num_rows, residual, true);
 
-            inputs.resize(num_rows, hidden);
-            let source = Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon };
-            inputs.fill(instructions, team, num_rows, self.form, &source);
-            layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
-            inputs.resize(num_rows, inner);
-            inputs.fill(instructions, team, num_rows, self.form, &Gated { rows: gate_up });
-            layer.down.apply(instructions, team, inputs, num_rows, residual, true);
+                inputs.resize(num_rows, hidden);
+                let source = Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon };
+                inputs.fill(instructions, team, num_rows, self.form, &source);
+                layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
+                inputs.resize(num_rows, inner);
+                inputs.fill(instructions, team, num_rows, self.form, &Gated { rows: gate_up });
+                layer.down.apply(instructions, team, inputs, num_rows, residual, true);
+            }
         }
 
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
@@ -387,6 +407,17 @@ fn keep_rows(rows: &mut [f32], width: usize, chosen: &[usize]) {
     for (target, &source) in chosen.iter().enumerate() {
         rows.copy_within(source * width..(source + 1) * width, target * width);
     }
+}
+
+/// The rows `0..num_rows` in groups of nearly equal size, at most `most` rows each.
+fn row_groups(num_rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let num_groups = num_rows.div_ceil(most);
+    (0..num_groups).map(move |group| group * num_rows / num_groups..(group + 1) * num_rows / num_groups)
+}
+
+/// Where the values of some rows are.
+fn part(rows: &Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
 }
 
 fn grow(buffer: &mut Vec<f32>, length: usize) {

@@ -34,6 +34,11 @@ pub(crate) struct Activations {
 }
 
 impl Activations {
+    /// Bytes of a quantised row.
+    pub(crate) fn row_bytes(width: usize) -> usize {
+        width.div_ceil(BLOCK) * size_of::<ActivationBlock>()
+    }
+
     /// Makes room for `num_rows` rows of `width` values; what they hold is arbitrary.
     pub(crate) fn resize(&mut self, num_rows: usize, width: usize) {
         self.width = width;

@@ -157,13 +157,13 @@ fn text() -> Vec<u32> {
     serde_json::from_str(include_str!("../data/text.json")).expect("a list of token ids")
 }
 
-/// Log-probabilities of each token after the first.
-fn log_probabilities(model: &mut CpuModel, tokens: &[u32]) -> Vec<f64> {
+/// Log-probabilities of each token after the first, `chunk` tokens at a time.
+fn log_probabilities(model: &mut CpuModel, tokens: &[u32], chunk: usize) -> Vec<f64> {
     let mut sequence = Sequence::new(tokens, blocks(1, tokens.len()));
     let mut logits = Vec::new();
     let mut found = Vec::new();
     while sequence.num_uncomputed() > 0 {
-        let count = sequence.num_uncomputed().min(128);
+        let count = sequence.num_uncomputed().min(chunk);
         let mut step = StepInput::default();
         push(&mut step, &sequence, count, true);
         step.sequences[0].num_logits = count as u32;
@@ -186,9 +186,9 @@ fn the_default_precision_reads_a_text_as_well_as_floats_do() {
     let text = &text()[..1024];
     let floats =
         LoadOptions { precision: WeightPrecision::Full, kv_cache_type: KvCacheType::Float32, ..OPTIONS };
-    let exact = log_probabilities(&mut load_with(&floats), text);
+    let exact = log_probabilities(&mut load_with(&floats), text, 128);
     for kv_cache_type in [KvCacheType::Float16, KvCacheType::BFloat16, KvCacheType::Float32] {
-        let found = log_probabilities(&mut load_with(&LoadOptions { kv_cache_type, ..OPTIONS }), text);
+        let found = log_probabilities(&mut load_with(&LoadOptions { kv_cache_type, ..OPTIONS }), text, 128);
         let differences = found.iter().zip(&exact).map(|(found, exact)| found - exact);
         let typical = mean(differences.clone().map(|difference| difference.powi(2))).sqrt();
         // Perplexity is e to the mean negative log-probability.
@@ -200,6 +200,15 @@ fn the_default_precision_reads_a_text_as_well_as_floats_do() {
             "{kv_cache_type}: perplexity is {perplexity} times as high"
         );
     }
+}
+
+/// A step of so many rows goes through each layer in several groups.
+#[test]
+fn a_long_text_is_read_in_one_step_as_in_many() {
+    let text = &text()[..700];
+    let mut model = load(WeightPrecision::Quantised);
+    let chunked = log_probabilities(&mut model, text, 100);
+    assert_eq!(log_probabilities(&mut model, text, text.len()), chunked, "bit for bit");
 }
 
 #[test]
