@@ -5,12 +5,13 @@
 //! is known, so results do not depend on how a context is cut into steps.
 #![allow(
     unsafe_code,
-    reason = "tasks write disjoint parts of the output and own their worker's scratch memory"
+    reason = "tasks write disjoint parts of the output and own their worker's scratch memory; bounds are checked once"
 )]
+#![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use crate::{
     kernels::{Instructions, Kernel, LANES, Lanes, vector::softmax},
-    kv_cache::{Component, KvLayout},
+    kv_cache::{Component, KvLayout, prefetch},
     parallel::{DisjointMut, Team},
 };
 use wayfare_engine_local::{StepInput, StepSequence};
@@ -18,9 +19,10 @@ use wayfare_engine_local::{StepInput, StepSequence};
 /// Query rows (tokens times heads) of one task; more would spill the scores of long contexts from the cache.
 const ROWS_PER_TASK: usize = 24;
 /// Query rows that share one pass over the keys or values of a block.
-const ROWS_AT_ONCE: usize = 4;
-/// Bytes that a processor fetches at once.
-const CACHE_LINE: usize = 64;
+const ROWS_AT_ONCE: usize = 6;
+/// How many parts of blocks, keys or values of one head, the cache is asked for before they are read. A part is read
+/// in less time than it takes to come from memory.
+const PARTS_AHEAD: usize = 4;
 
 /// Sizes that stay the same from layer to layer.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +126,7 @@ impl AttentionPlan {
         team.for_each(tasks.len(), |worker, index| {
             // SAFETY: calls with the same worker number do not overlap.
             let scratch = unsafe { &mut scratch.part(worker..worker + 1)[0] };
-            let call = Call { shape, input, layer, task: tasks[index] };
+            let call = Call { shape, input, layer, task: tasks[index], next: tasks.get(index + 1) };
             instructions.run(TaskKernel { call, scratch, out: &out });
         });
     }
@@ -141,6 +143,15 @@ struct Call<'a, C> {
     input: &'a StepInput,
     layer: LayerAttention<'a, C>,
     task: Task,
+    /// The task that most likely follows on the same thread.
+    next: Option<&'a Task>,
+}
+
+/// The blocks that a task reads.
+struct Context<'a> {
+    first_block: usize,
+    blocks: &'a [u32],
+    kv_head: usize,
 }
 
 struct TaskKernel<'a, C> {
@@ -159,23 +170,56 @@ impl<C: Component> Kernel for TaskKernel<'_, C> {
 }
 
 impl<C: Component> Call<'_, C> {
+    fn keys(&self, block: u32, kv_head: usize) -> &[C] {
+        &self.layer.cache[self.shape.layout.keys(self.layer.layer, block as usize, kv_head)]
+    }
+
+    fn values(&self, block: u32, kv_head: usize) -> &[C] {
+        &self.layer.cache[self.shape.layout.values(self.layer.layer, block as usize, kv_head)]
+    }
+
+    /// The first position that the token at `position` sees.
+    fn oldest_seen(&self, position: usize) -> usize {
+        self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    fn context(&self, task: &Task) -> Context<'_> {
+        let sequence = &self.input.sequences[task.sequence];
+        let first_position = sequence.first_position as usize + task.first_token;
+        let block_size = self.shape.layout.block_size;
+        let first_block = self.oldest_seen(first_position) / block_size;
+        let end_block = (first_position + task.num_tokens).div_ceil(block_size);
+        let blocks = &self.input.blocks_of(sequence)[first_block..end_block];
+        Context { first_block, blocks, kv_head: task.kv_head }
+    }
+
+    /// The `index`-th part of `context`, of which the keys come first, or of what comes `next`; nothing after that.
+    fn part(&self, context: &Context<'_>, next: Option<&Context<'_>>, index: usize) -> &[C] {
+        let part_of = |context: &Context<'_>, index: usize| {
+            let num_blocks = context.blocks.len();
+            let keys = context.blocks.get(index).map(|&block| self.keys(block, context.kv_head));
+            let values = || Some(self.values(*context.blocks.get(index - num_blocks)?, context.kv_head));
+            keys.or_else(values)
+        };
+        part_of(context, index)
+            .or_else(|| next.and_then(|next| part_of(next, index - 2 * context.blocks.len())))
+            .unwrap_or_default()
+    }
+
     #[inline(always)]
     fn run<L: Lanes>(&self, lanes: L, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
         let KvLayout { block_size, head_dim, num_kv_heads, .. } = self.shape.layout;
         let Task { sequence, first_token, num_tokens, kv_head } = self.task;
         let sequence = &self.input.sequences[sequence];
-        let table = self.input.blocks_of(sequence);
         let group = self.shape.num_heads / num_kv_heads;
         let num_rows = num_tokens * group;
         let first_row = sequence.token_start as usize + first_token;
         let first_position = sequence.first_position as usize + first_token;
         let end = first_position + num_tokens;
-        let oldest_of =
-            |position: usize| self.layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let first_block = oldest_of(first_position) / block_size;
-        let end_block = end.div_ceil(block_size);
-        let base = first_block * block_size;
-        let stride = (end_block - first_block) * block_size;
+        let context = self.context(&self.task);
+        let next = self.next.map(|task| self.context(task));
+        let base = context.first_block * block_size;
+        let stride = context.blocks.len() * block_size;
 
         let Scratch { queries, scores, block: floats, outputs } = scratch;
         let floats = &mut floats[..self.shape.layout.head_block()];
@@ -183,50 +227,43 @@ impl<C: Component> Call<'_, C> {
         let scores = &mut scores[..num_rows * stride];
         let outputs = &mut outputs[..num_rows * head_dim];
 
-        let (layout, layer, cache) = (&self.shape.layout, self.layer.layer, self.layer.cache);
-        let keys_of = |block: u32| &cache[layout.keys(layer, block as usize, kv_head)];
-        let values_of = |block: u32| &cache[layout.values(layer, block as usize, kv_head)];
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (token, queries) in queries.chunks_exact_mut(group * head_dim).enumerate() {
             let start = (first_row + token) * self.shape.query_stride + kv_head * group * head_dim;
             let source = &self.layer.queries[start..start + group * head_dim];
             queries.iter_mut().zip(source).for_each(|(query, source)| *query = source * scale);
         }
-        for (index, &block) in table[first_block..end_block].iter().enumerate() {
-            let keys = keys_of(block);
-            if num_rows <= ROWS_AT_ONCE {
-                if let Some(&next) = table[..end_block].get(first_block + index + 1) {
-                    prefetch(lanes, keys_of(next));
-                }
-                prefetch(lanes, values_of(block));
-            }
+        for (index, &block) in context.blocks.iter().enumerate() {
+            let keys = self.keys(block, kv_head);
             let scores = BlockScores { scores: &mut *scores, stride, first: index * block_size };
             if num_rows <= ROWS_AT_ONCE {
-                block_scores(lanes, queries, keys, head_dim, block_size, scores);
+                let ahead = self.part(&context, next.as_ref(), index + PARTS_AHEAD);
+                block_scores(lanes, queries, keys, ahead, head_dim, block_size, scores);
             } else {
                 widen(lanes, keys, floats);
-                block_scores(lanes, queries, floats, head_dim, block_size, scores);
+                block_scores(lanes, queries, floats, &[], head_dim, block_size, scores);
             }
         }
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
             let position = first_position + row / group;
-            let visible = oldest_of(position).max(base) - base..position + 1 - base;
+            let visible = self.oldest_seen(position).max(base) - base..position + 1 - base;
             scores[..visible.start].fill(0.0);
             scores[visible.end..].fill(0.0);
             softmax(lanes, &mut scores[visible]);
         }
         outputs.fill(0.0);
-        for (index, &block) in table[first_block..end_block].iter().enumerate() {
+        for (index, &block) in context.blocks.iter().enumerate() {
             // Positions from `end` on hold whatever was there before, which may not even be a number.
             let count = block_size.min(end - base - index * block_size);
-            let values = &values_of(block)[..count * head_dim];
+            let values = &self.values(block, kv_head)[..count * head_dim];
             let weights = BlockWeights { weights: scores, stride, first: index * block_size };
             if num_rows <= ROWS_AT_ONCE {
-                add_values(lanes, weights, values, head_dim, outputs);
+                let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + PARTS_AHEAD);
+                add_values(lanes, weights, values, ahead, head_dim, outputs);
             } else {
                 let floats = &mut floats[..values.len()];
                 widen(lanes, values, floats);
-                add_values(lanes, weights, floats, head_dim, outputs);
+                add_values(lanes, weights, floats, &[], head_dim, outputs);
             }
         }
         let width = self.shape.num_heads * head_dim;
@@ -235,14 +272,6 @@ impl<C: Component> Call<'_, C> {
             // SAFETY: a token's heads of one key-value head belong to one task.
             unsafe { out.part(start..start + outputs.len()) }.copy_from_slice(outputs);
         }
-    }
-}
-
-/// Has the cache fetch what is needed soon: a part of a block is too short for the processor to foresee the next one.
-#[inline(always)]
-fn prefetch<L: Lanes, C: Component>(lanes: L, stored: &[C]) {
-    for line in stored.chunks(CACHE_LINE / size_of::<C>()) {
-        lanes.prefetch(line.as_ptr().cast());
     }
 }
 
@@ -283,6 +312,7 @@ fn block_scores<L: Lanes, C: Component>(
     lanes: L,
     queries: &[f32],
     keys: &[C],
+    ahead: &[C],
     head_dim: usize,
     block_size: usize,
     out: BlockScores<'_>,
@@ -292,12 +322,14 @@ fn block_scores<L: Lanes, C: Component>(
     for (queries, scores) in groups {
         for start in (0..block_size).step_by(LANES) {
             let count = LANES.min(block_size - start);
-            let keys = KeyLanes { keys: &keys[start..], block_size, count };
+            let keys = KeyLanes { keys: &keys[start..], block_size, count, ahead };
             let out = BlockScores { scores: &mut *scores, stride, first: first + start };
             match queries.len() / head_dim {
                 1 => lane_scores::<L, C, 1>(lanes, queries, keys, head_dim, out),
                 2 => lane_scores::<L, C, 2>(lanes, queries, keys, head_dim, out),
                 3 => lane_scores::<L, C, 3>(lanes, queries, keys, head_dim, out),
+                4 => lane_scores::<L, C, 4>(lanes, queries, keys, head_dim, out),
+                5 => lane_scores::<L, C, 5>(lanes, queries, keys, head_dim, out),
                 _ => lane_scores::<L, C, ROWS_AT_ONCE>(lanes, queries, keys, head_dim, out),
             }
         }
@@ -310,6 +342,8 @@ struct KeyLanes<'a, C> {
     keys: &'a [C],
     block_size: usize,
     count: usize,
+    /// What to ask the cache for meanwhile.
+    ahead: &'a [C],
 }
 
 /// Scores of `ROWS` rows with up to 16 positions.
@@ -321,19 +355,39 @@ fn lane_scores<L: Lanes, C: Component, const ROWS: usize>(
     head_dim: usize,
     out: BlockScores<'_>,
 ) {
-    let queries: [&[f32]; ROWS] = std::array::from_fn(|row| &queries[row * head_dim..(row + 1) * head_dim]);
-    let mut sums = [lanes.splat(0.0); ROWS];
-    for (dimension, keys_of) in keys.keys.chunks(keys.block_size).enumerate() {
-        let keys_of =
-            if keys.count == LANES { load(lanes, keys_of) } else { load(lanes, &keys_of[..keys.count]) };
-        for (sum, query) in sums.iter_mut().zip(&queries) {
-            *sum = lanes.multiply_add(lanes.splat(query[dimension]), keys_of, *sum);
+    let KeyLanes { keys, block_size, count, ahead } = keys;
+    assert!(queries.len() == ROWS * head_dim && keys.len() + block_size >= head_dim * block_size + count);
+    let keys_of = |dimension: usize| {
+        // SAFETY: as just checked, even the last dimension has `count` positions.
+        unsafe { keys.get_unchecked(dimension * block_size..dimension * block_size + count) }
+    };
+    // Even and odd dimensions apart: of one sum after the other a few rows would have to wait for the last product.
+    let mut sums = [[lanes.splat(0.0); ROWS]; 2];
+    let mut dimension = 0;
+    while dimension + 2 <= head_dim {
+        let start = dimension * block_size;
+        prefetch(lanes, ahead, start..start + 2 * block_size);
+        let loaded = [load(lanes, keys_of(dimension)), load(lanes, keys_of(dimension + 1))];
+        for row in 0..ROWS {
+            for half in 0..2 {
+                // SAFETY: there are `ROWS` times `head_dim` queries.
+                let query = unsafe { *queries.get_unchecked(row * head_dim + dimension + half) };
+                sums[half][row] = lanes.multiply_add(lanes.splat(query), loaded[half], sums[half][row]);
+            }
+        }
+        dimension += 2;
+    }
+    if dimension < head_dim {
+        let loaded = load(lanes, keys_of(dimension));
+        for row in 0..ROWS {
+            let query = lanes.splat(queries[row * head_dim + dimension]);
+            sums[0][row] = lanes.multiply_add(query, loaded, sums[0][row]);
         }
     }
     let BlockScores { scores, stride, first } = out;
-    for (row, sum) in sums.into_iter().enumerate() {
-        let target = &mut scores[row * stride + first..][..keys.count];
-        store(lanes, sum, target);
+    for row in 0..ROWS {
+        let target = &mut scores[row * stride + first..][..count];
+        store(lanes, lanes.add(sums[0][row], sums[1][row]), target);
     }
 }
 
@@ -363,6 +417,7 @@ fn add_values<L: Lanes, C: Component>(
     lanes: L,
     weights: BlockWeights<'_>,
     values: &[C],
+    ahead: &[C],
     head_dim: usize,
     outputs: &mut [f32],
 ) {
@@ -371,10 +426,12 @@ fn add_values<L: Lanes, C: Component>(
     for (weights, outputs) in groups {
         let weights = BlockWeights { weights, stride, first };
         match outputs.len() / head_dim {
-            1 => add_rows::<L, C, 1>(lanes, weights, values, head_dim, outputs),
-            2 => add_rows::<L, C, 2>(lanes, weights, values, head_dim, outputs),
-            3 => add_rows::<L, C, 3>(lanes, weights, values, head_dim, outputs),
-            _ => add_rows::<L, C, ROWS_AT_ONCE>(lanes, weights, values, head_dim, outputs),
+            1 => add_rows::<L, C, 1>(lanes, weights, values, ahead, head_dim, outputs),
+            2 => add_rows::<L, C, 2>(lanes, weights, values, ahead, head_dim, outputs),
+            3 => add_rows::<L, C, 3>(lanes, weights, values, ahead, head_dim, outputs),
+            4 => add_rows::<L, C, 4>(lanes, weights, values, ahead, head_dim, outputs),
+            5 => add_rows::<L, C, 5>(lanes, weights, values, ahead, head_dim, outputs),
+            _ => add_rows::<L, C, ROWS_AT_ONCE>(lanes, weights, values, ahead, head_dim, outputs),
         }
     }
 }
@@ -384,16 +441,17 @@ fn add_rows<L: Lanes, C: Component, const ROWS: usize>(
     lanes: L,
     weights: BlockWeights<'_>,
     values: &[C],
+    ahead: &[C],
     head_dim: usize,
     outputs: &mut [f32],
 ) {
     let mut start = 0;
     while start + 2 * LANES <= head_dim {
-        add_dimensions::<L, C, ROWS, 2>(lanes, weights, values, head_dim, start, outputs);
+        add_dimensions::<L, C, ROWS, 2>(lanes, weights, values, ahead, head_dim, start, outputs);
         start += 2 * LANES;
     }
     while start < head_dim {
-        add_dimensions::<L, C, ROWS, 1>(lanes, weights, values, head_dim, start, outputs);
+        add_dimensions::<L, C, ROWS, 1>(lanes, weights, values, ahead, head_dim, start, outputs);
         start += LANES;
     }
 }
@@ -405,6 +463,7 @@ fn add_dimensions<L: Lanes, C: Component, const ROWS: usize, const VECTORS: usiz
     lanes: L,
     weights: BlockWeights<'_>,
     values: &[C],
+    ahead: &[C],
     head_dim: usize,
     start: usize,
     outputs: &mut [f32],
@@ -421,15 +480,17 @@ fn add_dimensions<L: Lanes, C: Component, const ROWS: usize, const VECTORS: usiz
         }
     }
     for (position, values) in values.chunks_exact(head_dim).enumerate() {
+        let at = position * head_dim + start;
+        prefetch(lanes, ahead, at..at + width);
         let values = &values[start..start + width];
         let mut loaded = [lanes.splat(0.0); VECTORS];
         for (vector, loaded) in loaded.iter_mut().enumerate() {
             *loaded = load(lanes, &values[vector * LANES..]);
         }
-        for (sums, weights) in sums.iter_mut().zip(&weights) {
-            let weight = lanes.splat(weights[position]);
-            for (sum, value) in sums.iter_mut().zip(loaded) {
-                *sum = lanes.multiply_add(weight, value, *sum);
+        for row in 0..ROWS {
+            let weight = lanes.splat(weights[row][position]);
+            for vector in 0..VECTORS {
+                sums[row][vector] = lanes.multiply_add(weight, loaded[vector], sums[row][vector]);
             }
         }
     }
