@@ -43,11 +43,26 @@ impl Outlier {
     }
 }
 
-/// A row in this form. Its outliers are in the order of their channels.
+/// Rows in this form, all of one width.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct QuantisedRow<'a> {
+pub(crate) struct QuantisedRows<'a> {
+    /// Of a row.
+    pub(crate) num_blocks: usize,
+    /// Row after row.
     pub(crate) blocks: &'a [ActivationBlock],
+    /// Room for this many for each row.
+    pub(crate) most_outliers: usize,
+    /// Row after row, in the order of their channels.
     pub(crate) outliers: &'a [Outlier],
+    /// How many each row has.
+    pub(crate) num_outliers: &'a [usize],
+}
+
+impl<'a> QuantisedRows<'a> {
+    #[inline(always)]
+    pub(crate) fn outliers_of(&self, row: usize) -> &'a [Outlier] {
+        &self.outliers[row * self.most_outliers..][..self.num_outliers[row]]
+    }
 }
 
 /// Quantises a row, and says how many outliers it has; a short last block is filled up with zeros.

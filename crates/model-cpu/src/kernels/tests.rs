@@ -1,7 +1,7 @@
 use super::{
     BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, MOST_MINIMUM, MOST_SCALE, PanelBlock,
-    quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
-    tile::{Panel, multiply_tile},
+    quantise::{ActivationBlock, Outlier, QuantisedRows, quantise_row},
+    tile::{Panel, TileOutput, multiply_tile},
     vector::{exp, gated_silu, softmax},
 };
 use half::f16;
@@ -35,27 +35,48 @@ fn sets() -> (Instructions, Vec<Instructions>) {
 fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     instructions: Instructions,
     panels: [Panel<'_, BYTES>; PANELS],
-    rows: [QuantisedRow<'_>; ROWS],
+    rows: [&Row; ROWS],
     ahead: usize,
 ) -> [[[f32; LANES]; PANELS]; ROWS] {
     struct OneTile<'a, const BYTES: usize, const ROWS: usize, const PANELS: usize> {
         panels: [Panel<'a, BYTES>; PANELS],
-        rows: [QuantisedRow<'a>; ROWS],
+        rows: QuantisedRows<'a>,
         ahead: usize,
     }
     impl<const BYTES: usize, const ROWS: usize, const PANELS: usize> Kernel for OneTile<'_, BYTES, ROWS, PANELS> {
         type Output = [[[f32; LANES]; PANELS]; ROWS];
 
         #[inline(always)]
+        #[allow(unsafe_code, reason = "the output is a local array")]
         fn run<L: Lanes>(self, lanes: L) -> Self::Output {
-            let mut out = [[[0.0; LANES]; PANELS]; ROWS];
-            let tile = multiply_tile(lanes, self.panels, self.rows, self.ahead);
-            for (out, sums) in out.as_flattened_mut().iter_mut().zip(tile.as_flattened()) {
-                lanes.store(*sums, out);
+            let mut out = [[[1.0; LANES]; PANELS]; ROWS];
+            let start = out.as_mut_ptr().cast();
+            let first = TileOutput { start, stride: PANELS * LANES, accumulate: false };
+            // SAFETY: the output has room for the tile.
+            unsafe {
+                multiply_tile::<L, BYTES, ROWS, PANELS>(lanes, self.panels, self.rows, 0, self.ahead, first);
             }
-            out
+            let once = out;
+            // SAFETY: as above.
+            unsafe {
+                let again = TileOutput { accumulate: true, ..first };
+                multiply_tile::<L, BYTES, ROWS, PANELS>(lanes, self.panels, self.rows, 0, 0, again);
+            }
+            let pairs = out.as_flattened().as_flattened().iter().zip(once.as_flattened().as_flattened());
+            assert!(pairs.into_iter().all(|(twice, once)| *twice == once + once), "added to itself");
+            once
         }
     }
+    let num_blocks = panels[0].blocks.len();
+    let most_outliers = Outlier::most(num_blocks * BLOCK);
+    let blocks: Vec<ActivationBlock> = rows.iter().flat_map(|row| row.blocks.clone()).collect();
+    let mut outliers = vec![Outlier::ZERO; ROWS * most_outliers];
+    for (row, room) in rows.iter().zip(outliers.chunks_mut(most_outliers)) {
+        room[..row.outliers.len()].copy_from_slice(&row.outliers);
+    }
+    let num_outliers = rows.map(|row| row.outliers.len());
+    let (blocks, outliers, num_outliers) = (&blocks, &outliers, &num_outliers);
+    let rows = QuantisedRows { num_blocks, blocks, most_outliers, outliers, num_outliers };
     instructions.run(OneTile { panels, rows, ahead })
 }
 
@@ -75,10 +96,6 @@ impl Row {
         });
         outliers.truncate(num_outliers);
         Self { blocks, outliers }
-    }
-
-    fn view(&self) -> QuantisedRow<'_> {
-        QuantisedRow { blocks: &self.blocks, outliers: &self.outliers }
     }
 
     /// What stands for the value of a channel.
@@ -143,7 +160,7 @@ fn check_tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>() {
         let panels: [Weights<BYTES>; PANELS] = std::array::from_fn(|_| noise.panel(num_blocks));
         let rows: [Row; ROWS] = std::array::from_fn(|_| noise.row(num_blocks));
         let panels = std::array::from_fn(|panel| panels[panel].view());
-        let rows = std::array::from_fn(|row| rows[row].view());
+        let rows = rows.each_ref();
         let plain = tile::<BYTES, ROWS, PANELS>(portable, panels, rows, 0);
         let fast = others.iter().map(|&set| tile(set, panels, rows, PANELS * num_blocks));
         let fast: Vec<[[[f32; LANES]; PANELS]; ROWS]> = fast.collect();
@@ -178,7 +195,7 @@ fn a_tile_is_the_product_of_what_was_quantised() {
     let panel: Weights<EIGHT_BIT> = noise.panel(3);
     let row = noise.row(3);
     for set in Instructions::available() {
-        let sums = tile(set, [panel.view()], [row.view()], 0)[0][0];
+        let sums = tile(set, [panel.view()], [&row], 0)[0][0];
         for (lane, sum) in sums.iter().enumerate() {
             let exact: f64 = (0..3 * BLOCK)
                 .map(|place| {
@@ -205,9 +222,9 @@ fn a_rows_result_does_not_depend_on_the_tile_it_is_in() {
     let counts = rows.iter().map(|row| row.outliers.len());
     assert!(counts.clone().max() != counts.min(), "rows with outliers stand beside rows with fewer");
     for set in Instructions::available() {
-        let all = tile(set, [panels[0].view(), panels[1].view()], rows.each_ref().map(Row::view), 0);
+        let all = tile(set, [panels[0].view(), panels[1].view()], rows.each_ref(), 0);
         for (row, sums) in rows.iter().zip(&all) {
-            let alone = tile(set, panels.each_ref().map(Weights::view), [row.view()], 0);
+            let alone = tile(set, panels.each_ref().map(Weights::view), [row], 0);
             assert_eq!(alone[0][..2], sums[..], "{set}");
         }
     }

@@ -1,13 +1,14 @@
 //! The product of a few rows of activations with a few panels of weights, held in registers.
-#![allow(unsafe_code, reason = "bounds are checked once for all blocks")]
+#![allow(
+    unsafe_code,
+    reason = "bounds are checked once for all blocks, and columns of one output are written"
+)]
+#![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use super::{
     BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, product_shift,
-    quantise::{ActivationBlock, Outlier, QuantisedRow},
+    quantise::{ActivationBlock, QuantisedRows},
 };
-
-/// Products of `ROWS` rows with `PANELS` panels of 16 output channels each.
-pub(crate) type Tile<L, const ROWS: usize, const PANELS: usize> = [[<L as Lanes>::Floats; PANELS]; ROWS];
 
 /// 16 output channels.
 #[derive(Clone, Copy)]
@@ -16,31 +17,53 @@ pub(crate) struct Panel<'a, const BYTES: usize> {
     pub(crate) units: &'a [f32; LANES],
 }
 
-/// Multiplies rows with panels of equally many blocks; surplus blocks are ignored. Where `blocks_ahead` is not 0,
-/// the cache is told that each block that many places further on is needed soon.
+/// Where the results of a tile go: those of a panel side by side, after them those of the next panel, and `stride`
+/// after a row the next row.
+#[derive(Clone, Copy)]
+pub(crate) struct TileOutput {
+    pub(crate) start: *mut f32,
+    pub(crate) stride: usize,
+    /// Whether results are added to what is there.
+    pub(crate) accumulate: bool,
+}
+
+/// Multiplies `ROWS` rows, from `first_row` on, with panels of as many blocks. Where `blocks_ahead` is not 0, the cache
+/// is told that each block that many places further on is needed soon.
+///
+/// # Safety
+/// The output is valid for `ROWS` rows of `PANELS` times 16 floats, and nobody else uses them meanwhile.
+///
+/// # Panics
+/// When rows or panels are shorter.
 #[inline(always)]
-pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
+pub(crate) unsafe fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     lanes: L,
     panels: [Panel<'_, BYTES>; PANELS],
-    rows: [QuantisedRow<'_>; ROWS],
+    rows: QuantisedRows<'_>,
+    first_row: usize,
     blocks_ahead: usize,
-) -> Tile<L, ROWS, PANELS> {
-    let lengths =
-        panels.iter().map(|panel| panel.blocks.len()).chain(rows.iter().map(|row| row.blocks.len()));
-    let num_blocks = lengths.min().unwrap_or(0);
-    let shift = product_shift(BYTES);
+    output: TileOutput,
+) {
+    let num_blocks = rows.num_blocks;
+    let row_blocks = &rows.blocks[first_row * num_blocks..(first_row + ROWS) * num_blocks];
     for panel in &panels {
+        assert!(panel.blocks.len() == num_blocks, "{} blocks for {num_blocks}", panel.blocks.len());
         lanes.prefetch(panel.units.as_ptr().cast());
     }
-    let mut sums = [[lanes.splat(0.0); PANELS]; ROWS];
+    let shift = product_shift(BYTES);
+    let mut sums = outlier_sums::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row);
     for index in 0..num_blocks {
-        // SAFETY: `num_blocks` is within every slice.
-        let (blocks, activations) = unsafe {
-            (
-                panels.map(|panel| panel.blocks.get_unchecked(index)),
-                rows.map(|row| row.blocks.get_unchecked(index)),
-            )
-        };
+        let mut blocks = [&panels[0].blocks[0]; PANELS];
+        let mut activations = [&row_blocks[0]; ROWS];
+        // SAFETY: `num_blocks` is the length of every panel, and of each of the rows.
+        unsafe {
+            for panel in 0..PANELS {
+                blocks[panel] = panels[panel].blocks.get_unchecked(index);
+            }
+            for row in 0..ROWS {
+                activations[row] = row_blocks.get_unchecked(row * num_blocks + index);
+            }
+        }
         if blocks_ahead > 0 {
             for block in blocks {
                 prefetch_block(lanes, std::ptr::from_ref(block).wrapping_add(blocks_ahead));
@@ -53,52 +76,62 @@ pub(crate) fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usize, con
         add_products(lanes, &mut products, blocks, activations);
         for panel in 0..PANELS {
             let grids = lanes.load_grids(&blocks[panel].grids);
-            for (row, activations) in activations.iter().enumerate() {
+            for row in 0..ROWS {
                 let shifted = lanes.shift_sums(products[row][panel], shift);
-                let product = lanes.apply_grids(shifted, activations.shifted_sum, grids);
-                let scale = lanes.splat(activations.scale);
+                let product = lanes.apply_grids(shifted, activations[row].shifted_sum, grids);
+                let scale = lanes.splat(activations[row].scale);
                 sums[row][panel] = lanes.multiply_add(product, scale, sums[row][panel]);
             }
         }
     }
-    for (sums, row) in sums.iter_mut().zip(rows) {
-        for outlier in row.outliers {
-            add_outlier(lanes, sums, panels, *outlier);
-        }
-    }
     for panel in 0..PANELS {
         let units = lanes.load(panels[panel].units);
-        for sums in &mut sums {
-            sums[panel] = lanes.multiply(sums[panel], units);
+        for row in 0..ROWS {
+            let mut result = lanes.multiply(sums[row][panel], units);
+            // SAFETY: the caller vouches for the place, an array of floats that only we use.
+            unsafe {
+                let place = output.start.add(row * output.stride + panel * LANES).cast::<[f32; LANES]>();
+                if output.accumulate {
+                    result = lanes.add(result, lanes.load(&*place));
+                }
+                lanes.store(result, &mut *place);
+            }
         }
     }
-    sums
 }
 
-/// Adds the products of one value of a row with the weights of its channel, units apart.
+/// The products of the rows' outliers with the weights of their channels, units apart.
 #[inline(always)]
-fn add_outlier<L: Lanes, const BYTES: usize, const PANELS: usize>(
+fn outlier_sums<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     lanes: L,
-    sums: &mut [L::Floats; PANELS],
     panels: [Panel<'_, BYTES>; PANELS],
-    outlier: Outlier,
-) {
-    let channel = outlier.channel as usize;
-    let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
+    rows: QuantisedRows<'_>,
+    first_row: usize,
+) -> [[L::Floats; PANELS]; ROWS] {
     let steps = BYTES / PACKED_STEP;
-    let (shift, mask) = if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
     // Scales count 2^shift times, and so must minimums.
     let one = 1 << product_shift(BYTES);
-    let value = lanes.splat(outlier.value / one as f32);
-    for panel in 0..PANELS {
-        if let Some(block) = panels[panel].blocks.get(channel / BLOCK) {
-            let weights = lanes.load_weights(step_of(block, step % steps));
-            let quants = lanes.bits_of(weights, shift as u32, mask);
-            let grids = lanes.load_grids(&block.grids);
-            let weights = lanes.apply_grids(quants, (SUM_FACTOR * one) << 16, grids);
-            sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
+    let mut all_sums = [[lanes.splat(0.0); PANELS]; ROWS];
+    for (row, row_sums) in all_sums.iter_mut().enumerate() {
+        let mut sums = [lanes.splat(0.0); PANELS];
+        for outlier in rows.outliers_of(first_row + row) {
+            let channel = outlier.channel as usize;
+            let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
+            let (shift, mask) =
+                if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
+            let value = lanes.splat(outlier.value / one as f32);
+            for panel in 0..PANELS {
+                let block = &panels[panel].blocks[channel / BLOCK];
+                let weights = lanes.load_weights(step_of(block, step % steps));
+                let quants = lanes.bits_of(weights, shift as u32, mask);
+                let grids = lanes.load_grids(&block.grids);
+                let weights = lanes.apply_grids(quants, (SUM_FACTOR * one) << 16, grids);
+                sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
+            }
         }
+        *row_sums = sums;
     }
+    all_sums
 }
 
 #[inline(always)]

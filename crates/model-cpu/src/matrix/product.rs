@@ -8,11 +8,12 @@ use super::{Form, FormKind, Matrix, Panels};
 use crate::{
     kernels::{
         BLOCK, Instructions, Kernel, LANES, Lanes,
-        quantise::{ActivationBlock, Outlier, QuantisedRow, quantise_row},
-        tile::{Panel, Tile, multiply_tile},
+        quantise::{ActivationBlock, Outlier, QuantisedRows, quantise_row},
+        tile::{Panel, TileOutput, multiply_tile},
     },
     parallel::{DisjointMut, Team},
 };
+use std::ops::Range;
 
 /// Panels per task: as many as are multiplied at once, so that tasks can be shared out evenly.
 const PANELS_PER_TASK: usize = 2;
@@ -90,13 +91,14 @@ impl Activations {
         });
     }
 
-    /// A row that was filled, quantised.
-    #[inline(always)]
-    fn quantised(&self, row: usize) -> QuantisedRow<'_> {
-        let (num_blocks, most_outliers) = (self.width.div_ceil(BLOCK), Outlier::most(self.width));
-        QuantisedRow {
-            blocks: &self.blocks[row * num_blocks..][..num_blocks],
-            outliers: &self.outliers[row * most_outliers..][..self.num_outliers[row]],
+    /// All rows, quantised.
+    fn quantised(&self) -> QuantisedRows<'_> {
+        QuantisedRows {
+            num_blocks: self.width.div_ceil(BLOCK),
+            blocks: &self.blocks,
+            most_outliers: Outlier::most(self.width),
+            outliers: &self.outliers,
+            num_outliers: &self.num_outliers,
         }
     }
 }
@@ -252,6 +254,8 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
         } else {
             self.multiply_rows(lanes, [panel(first)], first);
         }
+        let channels = first * LANES..self.part.matrix.out_features.min(self.task.end * LANES);
+        self.part.add_bias(channels, self.num_rows, self.output);
     }
 }
 
@@ -292,34 +296,48 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         first_row: usize,
         blocks_ahead: usize,
     ) {
-        let mut rows = [self.inputs.quantised(first_row); ROWS];
-        for (row, place) in rows.iter_mut().enumerate() {
-            *place = self.inputs.quantised(first_row + row);
+        let output = self.output;
+        let channel = first_panel * LANES;
+        let count = (PANELS * LANES).min(self.part.matrix.out_features - channel);
+        let start = first_row * output.width + self.part.first_column + channel;
+        let target = output.values.pointer(start..start + (ROWS - 1) * output.width + count);
+        let mut padded = [[[0.0; LANES]; PANELS]; ROWS];
+        let is_whole = count == PANELS * LANES;
+        let tile = if is_whole {
+            TileOutput { start: target, stride: output.width, accumulate: output.accumulate }
+        } else {
+            TileOutput { start: padded.as_mut_ptr().cast(), stride: PANELS * LANES, accumulate: false }
+        };
+        let rows = self.inputs.quantised();
+        // SAFETY: the target was found to be within the output, and its columns belong to this task; or it is our own.
+        unsafe {
+            multiply_tile::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row, blocks_ahead, tile);
         }
-        let tile = multiply_tile(lanes, panels, rows, blocks_ahead);
-        self.part.store(lanes, self.output, first_row, first_panel, &tile);
+        if !is_whole {
+            for (row, padded) in padded.iter().enumerate() {
+                let start = start + row * output.width;
+                // SAFETY: a column belongs to one task.
+                let target = unsafe { output.values.part(start..start + count) };
+                for (target, result) in target.iter_mut().zip(padded.as_flattened()) {
+                    *target = if output.accumulate { *target + result } else { *result };
+                }
+            }
+        }
     }
 }
 
 impl Part {
-    #[inline(always)]
-    fn store<L: Lanes, const ROWS: usize, const PANELS: usize>(
-        &self,
-        lanes: L,
-        output: &Output<'_>,
-        first_row: usize,
-        first_panel: usize,
-        tile: &Tile<L, ROWS, PANELS>,
-    ) {
-        for (row, panels) in tile.iter().enumerate() {
-            for (panel, &sums) in panels.iter().enumerate() {
-                let channel = (first_panel + panel) * LANES;
-                let count = LANES.min(self.matrix.out_features - channel);
-                let start = (first_row + row) * output.width + self.first_column + channel;
-                // SAFETY: a column belongs to one task.
-                let target = unsafe { output.values.part(start..start + count) };
-                let bias = self.bias.as_ref().map(|bias| &bias[channel..channel + count]);
-                store_lanes(lanes, target, sums, bias, output.accumulate);
+    /// Adds what does not depend on the input to the outputs of some channels.
+    fn add_bias(&self, channels: Range<usize>, num_rows: usize, output: &Output<'_>) {
+        let Some(bias) = &self.bias else {
+            return;
+        };
+        for row in 0..num_rows {
+            let start = row * output.width + self.first_column + channels.start;
+            // SAFETY: a column belongs to one task.
+            let target = unsafe { output.values.part(start..start + channels.len()) };
+            for (target, bias) in target.iter_mut().zip(&bias[channels.clone()]) {
+                *target += bias;
             }
         }
     }
@@ -364,47 +382,6 @@ impl Part {
                 gemm::Parallelism::None,
             );
         }
-        if let Some(bias) = &self.bias {
-            for row in 0..num_rows {
-                let start = row * output.width + first_column;
-                // SAFETY: a column belongs to one task.
-                let target = unsafe { output.values.part(start..start + count) };
-                for (target, bias) in target.iter_mut().zip(&bias[task.start..task.end]) {
-                    *target += bias;
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn store_lanes<L: Lanes>(
-    lanes: L,
-    target: &mut [f32],
-    sums: L::Floats,
-    bias: Option<&[f32]>,
-    accumulate: bool,
-) {
-    let mut sums = sums;
-    let mut add = |values: &[f32]| {
-        let mut padded = [0.0; LANES];
-        let values = values.first_chunk().unwrap_or_else(|| {
-            padded[..values.len()].copy_from_slice(values);
-            &padded
-        });
-        sums = lanes.add(sums, lanes.load(values));
-    };
-    if let Some(bias) = bias {
-        add(bias);
-    }
-    if accumulate {
-        add(target);
-    }
-    if let Some(target) = target.as_mut_array::<LANES>() {
-        lanes.store(sums, target);
-    } else {
-        let mut padded = [0.0; LANES];
-        lanes.store(sums, &mut padded);
-        target.copy_from_slice(&padded[..target.len()]);
+        self.add_bias(task.start..task.end, num_rows, output);
     }
 }
