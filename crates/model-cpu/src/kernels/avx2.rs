@@ -3,14 +3,15 @@
 
 use super::{BLOCK, Grid, Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_loadu_si128,
-    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps_si256,
+    __m256, __m256i, _CMP_GT_OQ, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_loadu_si128,
+    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256,
+    _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpeq_epi32,
     _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi32,
-    _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_permutevar8x32_epi32,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sra_epi32, _mm256_srl_epi32, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sra_epi32, _mm256_srl_epi32,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 /// Made by [`Avx2::detect`] only.
@@ -130,6 +131,34 @@ impl Lanes for Avx2 {
                 largest = if lane > largest { lane } else { largest };
             }
             f32::from_bits(largest.cast_unsigned())
+        }
+    }
+
+    #[inline(always)]
+    fn above(self, floats: [__m256; 2], limit: f32) -> u32 {
+        unsafe {
+            let mut bits = 0;
+            for half in 0..2 {
+                let magnitudes = _mm256_andnot_ps(_mm256_set1_ps(-0.0), floats[half]);
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(magnitudes, _mm256_set1_ps(limit));
+                bits |= _mm256_movemask_ps(above).cast_unsigned() << (8 * half);
+            }
+            bits
+        }
+    }
+
+    #[inline(always)]
+    fn without(self, floats: [__m256; 2], bits: u32) -> [__m256; 2] {
+        unsafe {
+            let mut kept = floats;
+            for half in 0..2 {
+                let bit_of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let bits = _mm256_set1_epi32((bits >> (8 * half)).cast_signed());
+                let is_clear =
+                    _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit_of_lane), _mm256_setzero_si256());
+                kept[half] = _mm256_and_ps(floats[half], _mm256_castsi256_ps(is_clear));
+            }
+            kept
         }
     }
 

@@ -3,13 +3,14 @@
 
 use super::{BLOCK, Grid, Kernel, LANES, Lanes, PACKED_STEP};
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_prefetch,
+    __m512, __m512i, _CMP_GT_OQ, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_cvtsi32_si128, _mm_prefetch,
     _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_abs_ps, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_max_epi32, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_sra_epi32, _mm512_srl_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maskz_mov_ps,
+    _mm512_max_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_sra_epi32, _mm512_srl_epi32,
+    _mm512_srli_epi16, _mm512_storeu_ps,
 };
 
 /// Made by [`Avx512::detect`] only.
@@ -87,6 +88,19 @@ impl Lanes for Avx512 {
             let (a, b) = (_mm512_castps_si512(_mm512_abs_ps(a)), _mm512_castps_si512(_mm512_abs_ps(b)));
             f32::from_bits(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)).cast_unsigned())
         }
+    }
+
+    #[inline(always)]
+    fn above(self, floats: __m512, limit: f32) -> u32 {
+        unsafe {
+            let limit = _mm512_set1_ps(limit);
+            u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(_mm512_abs_ps(floats), limit))
+        }
+    }
+
+    #[inline(always)]
+    fn without(self, floats: __m512, bits: u32) -> __m512 {
+        unsafe { _mm512_maskz_mov_ps(!(bits as u16), floats) }
     }
 
     #[inline(always)]

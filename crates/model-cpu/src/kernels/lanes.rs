@@ -31,6 +31,10 @@ pub(crate) trait Lanes: Copy {
 
     /// The largest magnitude of 32 floats. Not a number, if there is one, counts as the largest.
     fn largest_magnitude(self, a: Self::Floats, b: Self::Floats) -> f32;
+    /// A bit for each float whose magnitude is above `limit`.
+    fn above(self, floats: Self::Floats, limit: f32) -> u32;
+    /// The floats, but zero where the lower 16 bits of `bits` are set.
+    fn without(self, floats: Self::Floats, bits: u32) -> Self::Floats;
     /// Writes 32 floats times `factor`, rounded to the nearest, ties to even, and returns the sum of what was written.
     /// Results must fit a byte; where they do not, it is unspecified which are written.
     fn round_to_bytes(self, a: Self::Floats, b: Self::Floats, factor: f32, out: &mut [i8; BLOCK]) -> i32;

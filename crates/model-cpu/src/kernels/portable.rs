@@ -54,6 +54,17 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn above(self, floats: [f32; LANES], limit: f32) -> u32 {
+        let is_above = floats.iter().map(|float| float.abs() > limit);
+        is_above.enumerate().fold(0, |bits, (lane, is_above)| bits | u32::from(is_above) << lane)
+    }
+
+    #[inline(always)]
+    fn without(self, floats: [f32; LANES], bits: u32) -> [f32; LANES] {
+        from_fn(|lane| if bits >> lane & 1 == 0 { floats[lane] } else { 0.0 })
+    }
+
+    #[inline(always)]
     fn round_to_bytes(self, a: [f32; LANES], b: [f32; LANES], factor: f32, out: &mut [i8; BLOCK]) -> i32 {
         // Adding 1.5 * 2^23 rounds to an integer, which is then the difference of the bits.
         const ROUND: f32 = 12_582_912.0;

@@ -115,17 +115,30 @@ fn quantise_block<L: Lanes>(
 ) -> usize {
     let (first, second) = halves(lanes, values);
     let largest = lanes.largest_magnitude(first, second);
-    if largest > limit {
-        let mut values = *values;
-        let num_outliers = take_outliers(&mut values, first_channel, limit, outliers);
-        let (first, second) = halves(lanes, &values);
-        let largest = lanes.largest_magnitude(first, second);
+    if largest <= limit {
         quantise_halves(lanes, first, second, largest, block);
-        num_outliers
-    } else {
-        quantise_halves(lanes, first, second, largest, block);
-        0
+        return 0;
     }
+    let above = lanes.above(first, limit) | lanes.above(second, limit) << LANES;
+    let mut num_outliers = 0;
+    let mut taken = 0;
+    for (outlier, channel) in outliers.iter_mut().zip(ones(above)) {
+        *outlier = Outlier { channel: (first_channel + channel) as u32, value: values[channel % BLOCK] };
+        taken |= 1 << channel;
+        num_outliers += 1;
+    }
+    let (first, second) = (lanes.without(first, taken), lanes.without(second, taken >> LANES));
+    let largest = lanes.largest_magnitude(first, second);
+    quantise_halves(lanes, first, second, largest, block);
+    num_outliers
+}
+
+/// The places of the bits that are set.
+#[inline(always)]
+fn ones(bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)))
+        .take_while(|bits| *bits != 0)
+        .map(|bits| bits.trailing_zeros() as usize)
 }
 
 #[inline(always)]
@@ -147,25 +160,4 @@ fn quantise_halves<L: Lanes>(
     let sum = lanes.round_to_bytes(first, second, inverse, &mut block.quants);
     block.scale = largest * (1.0 / LEVELS);
     block.shifted_sum = sum.wrapping_mul(SUM_FACTOR << 16);
-}
-
-/// Moves values above `limit` to `outliers`, as long as there is room: rounded, a mean may be too small by a hair.
-#[inline(always)]
-fn take_outliers(
-    values: &mut [f32; BLOCK],
-    first_channel: usize,
-    limit: f32,
-    outliers: &mut [Outlier],
-) -> usize {
-    let mut num_outliers = 0;
-    for (channel, value) in values.iter_mut().enumerate() {
-        if value.abs() > limit
-            && let Some(outlier) = outliers.get_mut(num_outliers)
-        {
-            *outlier = Outlier { channel: (first_channel + channel) as u32, value: *value };
-            *value = 0.0;
-            num_outliers += 1;
-        }
-    }
-    num_outliers
 }
