@@ -29,35 +29,40 @@ pub(crate) const EIGHT_BIT: usize = LANES * BLOCK;
 /// The same with two weights in a byte.
 pub(crate) const FOUR_BIT: usize = LANES * BLOCK / 2;
 
-/// 32 input channels of 16 output channels: `weight = unit * (scale * quant / 2^shift + 4 * minimum)`, where the unit
-/// is that of an output channel, the shift that of [`product_shift`], and scale and minimum are the two numbers of a
-/// grid.
+/// 32 input channels of 16 output channels: `weight = unit * (scale * (quant - centre) / 2^shift + 8 * middle)`, where
+/// the unit is that of an output channel, centre and shift are those of [`centre`] and [`product_shift`], and scale and
+/// middle are the two numbers of a grid.
 ///
-/// A sum of products of quants, shifted, fits 16 bits, and so does four times the sum of the activations' quants. One
-/// integer instruction multiplies both with their half of the grid and adds the results; of floats it would take three.
+/// A sum of products of quants about their centre, shifted, fits 16 bits, and so does eight times the sum of the
+/// activations' quants. One integer instruction multiplies both with their half of the grid and adds the results; of
+/// floats it would take three.
 ///
 /// With one byte per weight, `quants[(step * 16 + lane) * 4 + i]` is the weight of input channel `4 * step + i`.
 /// With four bits, the low half of a byte is that of `step` below 4, the high half that of `step + 4`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct PanelBlock<const BYTES: usize> {
-    /// Scale and minimum per lane, at most [`MOST_SCALE`] and [`MOST_MINIMUM`].
+    /// Scale and middle per lane, at most [`MOST_SCALE`] and [`MOST_MIDDLE`].
     pub(crate) grids: [Grid; LANES],
     pub(crate) quants: [u8; BYTES],
 }
 
-/// A scale and a minimum.
+/// The scale of 32 weights, and the weight that the centre of their quants stands for.
 pub(crate) type Grid = [i16; 2];
-/// With this for a scale and [`MOST_MINIMUM`], a block's result is below 2^30.
+/// With this for a scale and [`MOST_MIDDLE`], a block's result is below 2^30.
 pub(crate) const MOST_SCALE: i16 = 8191;
-pub(crate) const MOST_MINIMUM: i16 = 16383;
-/// Factor of minimums, and of the sums of activations that go with them.
-pub(crate) const SUM_FACTOR: i32 = 4;
+pub(crate) const MOST_MIDDLE: i16 = 16383;
+/// Factor of middles, and of the sums of activations that go with them.
+pub(crate) const SUM_FACTOR: i32 = 8;
 
-/// How far sums of products are shifted so that the largest of them, 32 times 127 times the largest quant, fits 16
-/// bits.
+/// What is taken from quants, so that they are positive and negative alike.
+pub(crate) const fn centre(bytes: usize) -> u8 {
+    if bytes == FOUR_BIT { 8 } else { 128 }
+}
+
+/// How far sums of products are shifted so that the largest of them, 32 times 127 times the centre, fits 16 bits.
 pub(crate) const fn product_shift(bytes: usize) -> u32 {
-    if bytes == FOUR_BIT { 1 } else { 6 }
+    if bytes == FOUR_BIT { 0 } else { 4 }
 }
 
 #[allow(unsafe_code, reason = "tells which types may be all zero")]

@@ -1,6 +1,6 @@
 //! Weight matrices in the form the products want.
 //!
-//! One packed form serves one row and many alike: 4 or 8 bits per weight with a scale and a minimum for each 32,
+//! One packed form serves one row and many alike: 4 or 8 bits per weight with a scale and a middle for each 32,
 //! multiplied with activations of 8 bits by integer dot products, and with a few outliers as floats. For few rows the
 //! time is that of reading the weights, for many that of the products; this form is the smallest, and faster than
 //! float products. The other form is plain 32-bit floats, for exact results.
@@ -12,7 +12,7 @@ pub(crate) use packing::{MatrixPacker, PackError, decode};
 pub(crate) use product::{Activations, Projection, RowSource};
 
 use crate::{
-    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, Grid, LANES, PanelBlock, STEP, SUM_FACTOR, product_shift},
+    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, Grid, LANES, PanelBlock, STEP, SUM_FACTOR, centre, product_shift},
     memory::Array,
 };
 
@@ -81,7 +81,7 @@ impl Matrix {
         let unit = panels.units[panel][lane];
         let blocks = &panels.blocks[panel * num_blocks..(panel + 1) * num_blocks];
         for (block, out) in blocks.iter().zip(out.chunks_mut(BLOCK)) {
-            let [scale, minimum] = grid_values::<BYTES>(block.grids[lane], unit);
+            let [scale, middle] = grid_values::<BYTES>(block.grids[lane], unit);
             for (channel, out) in out.iter_mut().enumerate() {
                 let (step, i) = (channel / STEP, channel % STEP);
                 let quant = if BYTES == FOUR_BIT {
@@ -90,16 +90,16 @@ impl Matrix {
                 } else {
                     block.quants[(step * LANES + lane) * STEP + i]
                 };
-                *out = scale * f32::from(quant) + minimum;
+                *out = scale * (f32::from(quant) - f32::from(centre(BYTES))) + middle;
             }
         }
     }
 }
 
-/// Scale and minimum that a grid stands for.
-fn grid_values<const BYTES: usize>([scale, minimum]: Grid, unit: f32) -> [f32; 2] {
+/// Scale and middle that a grid stands for.
+fn grid_values<const BYTES: usize>([scale, middle]: Grid, unit: f32) -> [f32; 2] {
     let one = (1 << product_shift(BYTES)) as f32;
-    [f32::from(scale) * unit / one, f32::from(minimum) * unit * SUM_FACTOR as f32]
+    [f32::from(scale) * unit / one, f32::from(middle) * unit * SUM_FACTOR as f32]
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl ModelInfo {
 pub enum WeightPrecision {
     /// Weights of 4 bits where the file has them so and of 8 bits otherwise, activations of 8 bits, in blocks of 32
     /// values; activations far larger than the rest of their row are multiplied as floats. Of formats with a scale for
-    /// each 32 the quants are kept, their scales and minimums rounded to 14 and 15 bits; Q6_K and floats are put on 256
+    /// each 32 the quants are kept, their scales and middles rounded to 14 and 15 bits; Q6_K and floats are put on 256
     /// levels per block. The result of a row does not depend on the other rows of its step, bit for bit.
     #[default]
     Quantised,

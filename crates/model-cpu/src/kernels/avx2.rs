@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32,
     _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
     _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_sra_epi32, _mm256_srl_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi32,
 };
 
 /// Made by [`Avx2::detect`] only.
@@ -60,19 +60,6 @@ unsafe fn byte_products(weights: __m256i, four: __m256i) -> __m256i {
         let eighth = _mm256_and_si256(_mm256_srli_epi16::<7>(weights), _mm256_set1_epi8(1));
         let eighth = _mm256_slli_epi32::<7>(products(eighth, four));
         _mm256_add_epi32(products(seven, four), eighth)
-    }
-}
-
-/// `value * scale + upper * minimum`, where `upper` is the upper half of `shifted`.
-///
-/// # Safety
-/// Needs AVX2.
-#[inline(always)]
-unsafe fn apply_grids(values: __m256i, shifted: i32, grids: __m256i) -> __m256 {
-    unsafe {
-        let lower = _mm256_and_si256(values, _mm256_set1_epi32(0xffff));
-        let pairs = _mm256_or_si256(lower, _mm256_set1_epi32(shifted));
-        _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, grids))
     }
 }
 
@@ -138,8 +125,8 @@ impl Lanes for Avx2 {
     fn above(self, floats: [__m256; 2], limit: f32) -> u32 {
         unsafe {
             let mut bits = 0;
-            for half in 0..2 {
-                let magnitudes = _mm256_andnot_ps(_mm256_set1_ps(-0.0), floats[half]);
+            for (half, floats) in floats.into_iter().enumerate() {
+                let magnitudes = _mm256_andnot_ps(_mm256_set1_ps(-0.0), floats);
                 let above = _mm256_cmp_ps::<_CMP_GT_OQ>(magnitudes, _mm256_set1_ps(limit));
                 bits |= _mm256_movemask_ps(above).cast_unsigned() << (8 * half);
             }
@@ -151,12 +138,12 @@ impl Lanes for Avx2 {
     fn without(self, floats: [__m256; 2], bits: u32) -> [__m256; 2] {
         unsafe {
             let mut kept = floats;
-            for half in 0..2 {
+            for (half, floats) in kept.iter_mut().enumerate() {
                 let bit_of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
                 let bits = _mm256_set1_epi32((bits >> (8 * half)).cast_signed());
                 let is_clear =
                     _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit_of_lane), _mm256_setzero_si256());
-                kept[half] = _mm256_and_ps(floats[half], _mm256_castsi256_ps(is_clear));
+                *floats = _mm256_and_ps(*floats, _mm256_castsi256_ps(is_clear));
             }
             kept
         }
@@ -263,12 +250,24 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn bits_of(self, weights: [__m256i; 2], shift: u32, mask: u8) -> [__m256i; 2] {
+    fn bits_of(self, weights: [__m256i; 2], shift: u32, mask: u8, centre: u8) -> [__m256i; 2] {
         unsafe {
             let (shift, mask) = (_mm_cvtsi32_si128(shift as i32), _mm256_set1_epi32(i32::from(mask)));
+            let centre = _mm256_set1_epi32(i32::from(centre));
             [
-                _mm256_and_si256(_mm256_srl_epi32(weights[0], shift), mask),
-                _mm256_and_si256(_mm256_srl_epi32(weights[1], shift), mask),
+                _mm256_sub_epi32(_mm256_and_si256(_mm256_srl_epi32(weights[0], shift), mask), centre),
+                _mm256_sub_epi32(_mm256_and_si256(_mm256_srl_epi32(weights[1], shift), mask), centre),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn join(self, lower: [__m256i; 2], upper: i16) -> [__m256i; 2] {
+        unsafe {
+            let (mask, upper) = (_mm256_set1_epi32(0xffff), _mm256_set1_epi32(i32::from(upper) << 16));
+            [
+                _mm256_or_si256(_mm256_and_si256(lower[0], mask), upper),
+                _mm256_or_si256(_mm256_and_si256(lower[1], mask), upper),
             ]
         }
     }
@@ -289,8 +288,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn apply_grids(self, values: [__m256i; 2], shifted: i32, grids: [__m256i; 2]) -> [__m256; 2] {
-        unsafe { [apply_grids(values[0], shifted, grids[0]), apply_grids(values[1], shifted, grids[1])] }
+    fn apply_grids(self, pairs: [__m256i; 2], grids: [__m256i; 2]) -> [__m256; 2] {
+        unsafe {
+            [
+                _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs[0], grids[0])),
+                _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs[1], grids[1])),
+            ]
+        }
     }
 
     #[inline(always)]

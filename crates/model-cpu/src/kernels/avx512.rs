@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maskz_mov_ps,
     _mm512_max_epi32, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_sra_epi32, _mm512_srl_epi32,
-    _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
 };
 
 /// Made by [`Avx512::detect`] only.
@@ -162,10 +162,19 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn bits_of(self, weights: __m512i, shift: u32, mask: u8) -> __m512i {
+    fn bits_of(self, weights: __m512i, shift: u32, mask: u8, centre: u8) -> __m512i {
         unsafe {
             let shifted = _mm512_srl_epi32(weights, _mm_cvtsi32_si128(shift as i32));
-            _mm512_and_si512(shifted, _mm512_set1_epi32(i32::from(mask)))
+            let bits = _mm512_and_si512(shifted, _mm512_set1_epi32(i32::from(mask)));
+            _mm512_sub_epi32(bits, _mm512_set1_epi32(i32::from(centre)))
+        }
+    }
+
+    #[inline(always)]
+    fn join(self, lower: __m512i, upper: i16) -> __m512i {
+        unsafe {
+            let lower = _mm512_and_si512(lower, _mm512_set1_epi32(0xffff));
+            _mm512_or_si512(lower, _mm512_set1_epi32(i32::from(upper) << 16))
         }
     }
 
@@ -180,12 +189,8 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn apply_grids(self, values: __m512i, shifted: i32, grids: __m512i) -> __m512 {
-        unsafe {
-            let lower = _mm512_and_si512(values, _mm512_set1_epi32(0xffff));
-            let pairs = _mm512_or_si512(lower, _mm512_set1_epi32(shifted));
-            _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, grids))
-        }
+    fn apply_grids(self, pairs: __m512i, grids: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_madd_epi16(pairs, grids)) }
     }
 
     #[inline(always)]

@@ -57,12 +57,14 @@ pub(crate) trait Lanes: Copy {
     fn add_byte_products(self, sums: Self::Sums, weights: Self::Weights, four: [i8; 4]) -> Self::Sums;
     /// Shifts right, downwards where negative.
     fn shift_sums(self, sums: Self::Sums, shift: u32) -> Self::Sums;
-    /// Of the four bytes of each lane, what is left of them, as one number, when shifted right and masked.
-    fn bits_of(self, weights: Self::Weights, shift: u32, mask: u8) -> Self::Sums;
+    /// Of the four bytes of each lane, what is left of them, as one number, when shifted right and masked, minus
+    /// `centre`.
+    fn bits_of(self, weights: Self::Weights, shift: u32, mask: u8, centre: u8) -> Self::Sums;
+    /// The lower half of each sum with `upper` as the upper half.
+    fn join(self, lower: Self::Sums, upper: i16) -> Self::Sums;
     fn load_grids(self, grids: &[Grid; LANES]) -> Self::Grids;
-    /// For each lane `value * scale + upper * minimum`, where `value` fits 16 bits and `upper` is the upper half of
-    /// `shifted`, whose lower half is 0.
-    fn apply_grids(self, values: Self::Sums, shifted: i32, grids: Self::Grids) -> Self::Floats;
+    /// For each lane `lower * scale + upper * middle`, where lower and upper are the halves of a pair.
+    fn apply_grids(self, pairs: Self::Sums, grids: Self::Grids) -> Self::Floats;
 
     /// Starts loading a line into the second-level cache, where that can be asked for; the address need not be valid.
     fn prefetch(self, line: *const u8);

@@ -134,11 +134,16 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn bits_of(self, weights: [u8; PACKED_STEP], shift: u32, mask: u8) -> [i32; LANES] {
+    fn bits_of(self, weights: [u8; PACKED_STEP], shift: u32, mask: u8, centre: u8) -> [i32; LANES] {
         from_fn(|lane| {
             let bytes = weights.as_chunks::<STEP>().0[lane];
-            (i32::from_le_bytes(bytes) >> shift) & i32::from(mask)
+            ((i32::from_le_bytes(bytes) >> shift) & i32::from(mask)) - i32::from(centre)
         })
+    }
+
+    #[inline(always)]
+    fn join(self, lower: [i32; LANES], upper: i16) -> [i32; LANES] {
+        lower.map(|lower| (lower & 0xffff) | i32::from(upper) << 16)
     }
 
     #[inline(always)]
@@ -152,11 +157,10 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn apply_grids(self, values: [i32; LANES], shifted: i32, grids: [Grid; LANES]) -> [f32; LANES] {
+    fn apply_grids(self, pairs: [i32; LANES], grids: [Grid; LANES]) -> [f32; LANES] {
         from_fn(|lane| {
-            let [scale, minimum] = grids[lane];
-            let upper = shifted >> 16;
-            (i32::from(values[lane] as i16) * i32::from(scale) + upper * i32::from(minimum)) as f32
+            let ([scale, middle], pair) = (grids[lane], pairs[lane]);
+            (i32::from(pair as i16) * i32::from(scale) + (pair >> 16) * i32::from(middle)) as f32
         })
     }
 

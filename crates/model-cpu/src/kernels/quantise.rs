@@ -17,13 +17,20 @@ const MOST_OVER_MEAN: usize = 8;
 #[repr(C)]
 pub(crate) struct ActivationBlock {
     pub(crate) scale: f32,
-    /// Sum of the 32 quants, times [`SUM_FACTOR`], in the upper half; goes with the weights' minimums.
-    pub(crate) shifted_sum: i32,
+    /// Eight times the sum of the 32 quants in the upper half, which goes with the weights' middles, minus the same in
+    /// the lower half: where sums of products with weights of 4 bits start, to be about the weights' centre.
+    pub(crate) start: i32,
     pub(crate) quants: [i8; BLOCK],
 }
 
 impl ActivationBlock {
-    pub(crate) const ZERO: Self = Self { scale: 0.0, shifted_sum: 0, quants: [0; BLOCK] };
+    pub(crate) const ZERO: Self = Self { scale: 0.0, start: 0, quants: [0; BLOCK] };
+
+    /// The sum of the quants, times [`SUM_FACTOR`].
+    #[inline(always)]
+    pub(crate) fn sum(&self) -> i16 {
+        (self.start as i16).wrapping_neg()
+    }
 }
 
 /// A value that is multiplied as it is.
@@ -159,5 +166,5 @@ fn quantise_halves<L: Lanes>(
     let inverse = if largest >= f32::MIN_POSITIVE { LEVELS / largest } else { 0.0 };
     let sum = lanes.round_to_bytes(first, second, inverse, &mut block.quants);
     block.scale = largest * (1.0 / LEVELS);
-    block.shifted_sum = sum.wrapping_mul(SUM_FACTOR << 16);
+    block.start = sum.wrapping_mul((SUM_FACTOR << 16) - SUM_FACTOR);
 }

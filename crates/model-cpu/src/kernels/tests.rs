@@ -1,5 +1,5 @@
 use super::{
-    BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, MOST_MINIMUM, MOST_SCALE, PanelBlock,
+    BLOCK, EIGHT_BIT, FOUR_BIT, Instructions, Kernel, LANES, Lanes, MOST_MIDDLE, MOST_SCALE, PanelBlock,
     quantise::{ActivationBlock, Outlier, QuantisedRows, quantise_row},
     tile::{Panel, TileOutput, multiply_tile},
     vector::{exp, gated_silu, softmax},
@@ -136,7 +136,7 @@ impl Noise {
     fn panel<const BYTES: usize>(&mut self, num_blocks: usize) -> Weights<BYTES> {
         let mut number = |most: i16| (f32::from(most) * (1.5 * self.unit()).clamp(-1.0, 1.0)) as i16;
         let grids = (0..num_blocks)
-            .map(|_| std::array::from_fn(|_| [number(MOST_SCALE), number(MOST_MINIMUM)]))
+            .map(|_| std::array::from_fn(|_| [number(MOST_SCALE), number(MOST_MIDDLE)]))
             .collect::<Vec<_>>();
         let blocks = grids
             .into_iter()
@@ -201,8 +201,8 @@ fn a_tile_is_the_product_of_what_was_quantised() {
                 .map(|place| {
                     let (block, channel) = (&panel.blocks[place / BLOCK], place % BLOCK);
                     let quant = block.quants[(channel / 4 * LANES + lane) * 4 + channel % 4];
-                    let [scale, minimum] = block.grids[lane].map(f64::from);
-                    let weight = scale * f64::from(quant) / 64.0 + 4.0 * minimum;
+                    let [scale, middle] = block.grids[lane].map(f64::from);
+                    let weight = scale * (f64::from(quant) - 128.0) / 16.0 + 8.0 * middle;
                     weight * f64::from(panel.units[lane]) * row.value(place)
                 })
                 .sum();

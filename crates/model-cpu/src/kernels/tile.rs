@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use super::{
-    BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, product_shift,
+    BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, centre, product_shift,
     quantise::{ActivationBlock, QuantisedRows},
 };
 
@@ -69,16 +69,30 @@ pub(crate) unsafe fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usi
                 prefetch_block(lanes, std::ptr::from_ref(block).wrapping_add(blocks_ahead));
             }
         }
-        // Half of what is shifted out, so that shifting rounds to the nearest. What lies between two goes up in one
-        // block and down in the next; always up would add up to an error of its own.
-        let half = (1 << (shift - 1)) - (index as i32 & 1);
-        let mut products = [[lanes.splat_sums(half); PANELS]; ROWS];
+        let mut products = [[lanes.splat_sums(0); PANELS]; ROWS];
+        for row in 0..ROWS {
+            let start = if shift == 0 {
+                activations[row].start
+            } else {
+                // Half of what is shifted out, so that shifting rounds to the nearest. What lies between two goes up in
+                // one block and down in the next; always up would add up to an error of its own.
+                let half = (1 << (shift - 1)) - (index as i32 & 1);
+                half - i32::from(activations[row].sum()) * (i32::from(centre(BYTES)) / SUM_FACTOR)
+            };
+            products[row] = [lanes.splat_sums(start); PANELS];
+        }
         add_products(lanes, &mut products, blocks, activations);
         for panel in 0..PANELS {
             let grids = lanes.load_grids(&blocks[panel].grids);
             for row in 0..ROWS {
-                let shifted = lanes.shift_sums(products[row][panel], shift);
-                let product = lanes.apply_grids(shifted, activations[row].shifted_sum, grids);
+                // In the first case the lower half takes one from the upper where it is negative: an eighth of a quant
+                // of the activations, times the weights' middle.
+                let pairs = if shift == 0 {
+                    products[row][panel]
+                } else {
+                    lanes.join(lanes.shift_sums(products[row][panel], shift), activations[row].sum())
+                };
+                let product = lanes.apply_grids(pairs, grids);
                 let scale = lanes.splat(activations[row].scale);
                 sums[row][panel] = lanes.multiply_add(product, scale, sums[row][panel]);
             }
@@ -109,7 +123,7 @@ fn outlier_sums<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
     first_row: usize,
 ) -> [[L::Floats; PANELS]; ROWS] {
     let steps = BYTES / PACKED_STEP;
-    // Scales count 2^shift times, and so must minimums.
+    // Scales count 2^shift times, and so must middles.
     let one = 1 << product_shift(BYTES);
     let mut all_sums = [[lanes.splat(0.0); PANELS]; ROWS];
     for (row, row_sums) in all_sums.iter_mut().enumerate() {
@@ -119,13 +133,13 @@ fn outlier_sums<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
             let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
             let (shift, mask) =
                 if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
-            let value = lanes.splat(outlier.value / one as f32);
+            let value = lanes.splat(outlier.value / f32::from(one));
             for panel in 0..PANELS {
                 let block = &panels[panel].blocks[channel / BLOCK];
                 let weights = lanes.load_weights(step_of(block, step % steps));
-                let quants = lanes.bits_of(weights, shift as u32, mask);
-                let grids = lanes.load_grids(&block.grids);
-                let weights = lanes.apply_grids(quants, (SUM_FACTOR * one) << 16, grids);
+                let quants = lanes.bits_of(weights, shift as u32, mask, centre(BYTES));
+                let pairs = lanes.join(quants, SUM_FACTOR as i16 * one);
+                let weights = lanes.apply_grids(pairs, lanes.load_grids(&block.grids));
                 sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
             }
         }

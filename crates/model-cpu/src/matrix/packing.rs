@@ -2,7 +2,7 @@
 
 use super::{Form, FormKind, Matrix, Panels, grid_values};
 use crate::{
-    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, MOST_MINIMUM, MOST_SCALE, PanelBlock, STEP},
+    kernels::{BLOCK, EIGHT_BIT, FOUR_BIT, LANES, MOST_MIDDLE, MOST_SCALE, PanelBlock, STEP, centre},
     memory::{Arena, Array},
     tensors::TensorType,
 };
@@ -24,7 +24,7 @@ pub(crate) enum PackError {
 /// With weights of a larger unit, products with activations could exceed what floats hold.
 const MOST_UNIT: f32 = 1e10;
 
-/// Scale and minimum of 32 values.
+/// Of 32 values the scale, and what the smallest quant or, where it says so, the centre stands for.
 type FloatGrid = [f32; 2];
 
 /// Packs the rows of one stored tensor.
@@ -84,7 +84,9 @@ impl MatrixPacker<'_> {
             decode(self.kind, stored, &mut values)?;
             grids.clear();
             grids.extend(values.chunks(BLOCK).enumerate().map(|(index, values)| {
-                stored_grid(self.kind, stored, index).unwrap_or_else(|| spanning_grid::<BYTES>(values))
+                let [scale, minimum] =
+                    stored_grid(self.kind, stored, index).unwrap_or_else(|| spanning_grid::<BYTES>(values));
+                [scale, minimum + scale * f32::from(centre(BYTES))]
             }));
             let unit = unit_of::<BYTES>(&grids)?;
             let (panel, lane) = (row / LANES, row % LANES);
@@ -166,17 +168,17 @@ fn stored_grid(kind: TensorType, stored: &[u8], index: usize) -> Option<FloatGri
     }
 }
 
-/// What scales and minimums of an output channel are counted in, so that the largest of each fits.
+/// What scales and middles of an output channel are counted in, so that the largest of each fits.
 fn unit_of<const BYTES: usize>(grids: &[FloatGrid]) -> Result<f32, PackError> {
-    let [scale, minimum] =
+    let [scale, middle] =
         grids.iter().fold([0.0f32; 2], |most, grid| [most[0].max(grid[0].abs()), most[1].max(grid[1].abs())]);
-    let [of_scale, of_minimum] = grid_values::<BYTES>([MOST_SCALE, MOST_MINIMUM], 1.0);
+    let [of_scale, of_middle] = grid_values::<BYTES>([MOST_SCALE, MOST_MIDDLE], 1.0);
     // The smallest normal number stands for channels that are zero, or as good as.
-    let unit = (scale / of_scale).max(minimum / of_minimum).max(f32::MIN_POSITIVE);
+    let unit = (scale / of_scale).max(middle / of_middle).max(f32::MIN_POSITIVE);
     if unit <= MOST_UNIT { Ok(unit) } else { Err(PackError::Values) }
 }
 
-/// Puts up to 32 values of one output channel in place.
+/// Puts up to 32 values of one output channel in place, given their scale and middle.
 fn pack_block<const BYTES: usize>(
     block: &mut PanelBlock<BYTES>,
     lane: usize,
@@ -189,12 +191,13 @@ fn pack_block<const BYTES: usize>(
         let most = f32::from(most);
         (grid[index] / of_one[index]).round().clamp(-most, most) as i16
     };
-    block.grids[lane] = [count(0, MOST_SCALE), count(1, MOST_MINIMUM)];
-    let [scale, minimum] = grid_values::<BYTES>(block.grids[lane], unit);
+    block.grids[lane] = [count(0, MOST_SCALE), count(1, MOST_MIDDLE)];
+    let [scale, middle] = grid_values::<BYTES>(block.grids[lane], unit);
+    let centre = f32::from(centre(BYTES));
     // A scale may be negative: formats with a centre take the sign of the largest value.
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     for (channel, value) in values.iter().enumerate() {
-        let quant = ((value - minimum) * inverse).round().clamp(0.0, most_quant::<BYTES>()) as u8;
+        let quant = ((value - middle) * inverse + centre).round().clamp(0.0, most_quant::<BYTES>()) as u8;
         let (step, i) = (channel / STEP, channel % STEP);
         if BYTES == FOUR_BIT {
             let byte = &mut block.quants[((step % 4) * LANES + lane) * STEP + i];
