@@ -162,7 +162,7 @@ mod tests {
         let prefill = StepWork { prefill_tokens: 128, ..StepWork::default() };
         let decode = |sequences| StepWork { decode_tokens: sequences, ..StepWork::default() };
         for (measured, modelled) in
-            [(1953.0, rate(128.0, prefill)), (276.0, rate(1.0, decode(1))), (1085.0, rate(16.0, decode(16)))]
+            [(2388.0, rate(128.0, prefill)), (338.0, rate(1.0, decode(1))), (1366.0, rate(16.0, decode(16)))]
         {
             assert!((modelled / measured - 1.0_f64).abs() < 0.005, "{modelled} for {measured}");
         }
