@@ -90,7 +90,7 @@ def test_no_calls_where_none_are_wanted(echo):
 def test_a_round_trip_with_results(client, model):
     """What a program does: asks, calls its function, sends the result back."""
     messages = list(ASKED)
-    request = {"model": model, "tools": [WEATHER], "seed": 4, "max_tokens": 200}
+    request = {"model": model, "tools": [WEATHER], "parallel_tool_calls": False, "seed": 4, "max_tokens": 200}
     first = client.chat.completions.create(messages=messages, tool_choice="required", **request).choices[0]
     messages.append(first.message)
     for call in first.message.tool_calls:
