@@ -144,6 +144,9 @@ pub(crate) fn bytes_per_token(
     (2 * num_layers * num_kv_heads * head_dim * kind.bytes()) as u64
 }
 
+/// What [`KvCache::provide`] takes of the system. The rest of the pool is taken as it is used.
+const PROVIDED_BYTES: usize = 512 << 20;
+
 /// Keys and values of all blocks and layers.
 pub(crate) struct KvCache {
     pub(crate) layout: KvLayout,
@@ -161,6 +164,12 @@ impl KvCache {
         // Of its own, because it is most of the machine's memory and seldom used whole.
         let bytes = Arena::default().array(bytes.ok_or(io::ErrorKind::OutOfMemory)?)?;
         Ok(Self { layout, kind, bytes })
+    }
+
+    /// Takes the memory of the blocks that are used first. Otherwise the first requests wait while the system clears
+    /// it, and on a virtual machine also while the host does.
+    pub(crate) fn provide(&mut self) {
+        self.bytes.provide(PROVIDED_BYTES);
     }
 
     pub(crate) fn components<C: Component>(&self) -> &[C] {

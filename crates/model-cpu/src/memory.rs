@@ -63,6 +63,18 @@ impl Arena {
     }
 }
 
+impl Array<u8> {
+    /// Has the system provide the memory of the first `length` bytes, which must not have been written yet, now and not
+    /// when they are first written.
+    pub(crate) fn provide(&mut self, length: usize) {
+        /// Of the smallest pages that there are.
+        const PAGE: usize = 4 << 10;
+        for page in self.iter_mut().take(length).step_by(PAGE) {
+            *page = 0;
+        }
+    }
+}
+
 fn map(bytes: usize) -> io::Result<MmapRaw> {
     let mapping = MmapMut::map_anon(bytes)?;
     // Without large pages it is slower, and that is all.
@@ -114,6 +126,15 @@ mod tests {
         for (number, array) in (1..).zip(&arrays) {
             assert!(array.first().is_none_or(|&first| first == number));
             assert!(array.last().is_none_or(|&last| last == number));
+        }
+    }
+
+    #[test]
+    fn memory_can_be_provided_ahead() {
+        let mut array: Array<u8> = Arena::default().array(10_000).expect("memory");
+        for length in [0, 1, 5_000, 10_000, usize::MAX] {
+            array.provide(length);
+            assert!(array.iter().all(|&byte| byte == 0));
         }
     }
 

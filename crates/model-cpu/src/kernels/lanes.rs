@@ -68,6 +68,8 @@ pub(crate) trait Lanes: Copy {
 
     /// Starts loading a line into the second-level cache, where that can be asked for; the address need not be valid.
     fn prefetch(self, line: *const u8);
+    /// Starts loading a line that is written soon into the first-level cache, alike.
+    fn prefetch_output(self, line: *const u8);
 }
 
 /// `a * b + c` of single numbers, fused where the lanes' is.

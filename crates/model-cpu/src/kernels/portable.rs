@@ -166,4 +166,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn prefetch_output(self, _: *const u8) {}
 }

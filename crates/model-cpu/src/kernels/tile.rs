@@ -9,6 +9,10 @@ use super::{
     BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, centre, product_shift,
     quantise::{ActivationBlock, QuantisedRows},
 };
+use std::mem::MaybeUninit;
+
+/// Panels that are multiplied at once.
+pub(crate) const MOST_PANELS: usize = 2;
 
 /// 16 output channels.
 #[derive(Clone, Copy)]
@@ -41,17 +45,25 @@ pub(crate) unsafe fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usi
     panels: [Panel<'_, BYTES>; PANELS],
     rows: QuantisedRows<'_>,
     first_row: usize,
+    outlier_weights: &mut OutlierWeights,
     blocks_ahead: usize,
     output: TileOutput,
 ) {
+    const { assert!(PANELS <= MOST_PANELS) };
     let num_blocks = rows.num_blocks;
     let row_blocks = &rows.blocks[first_row * num_blocks..(first_row + ROWS) * num_blocks];
     for panel in &panels {
         assert!(panel.blocks.len() == num_blocks, "{} blocks for {num_blocks}", panel.blocks.len());
         lanes.prefetch(panel.units.as_ptr().cast());
     }
+    // Stores are done in their order, so one that waits for memory would hold up those of the next tile.
+    for row in 0..ROWS {
+        for panel in 0..PANELS {
+            lanes.prefetch_output(output.start.wrapping_add(row * output.stride + panel * LANES).cast());
+        }
+    }
     let shift = product_shift(BYTES);
-    let mut sums = outlier_sums::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row);
+    let mut sums = outlier_sums::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row, outlier_weights);
     for index in 0..num_blocks {
         let mut blocks = [&panels[0].blocks[0]; PANELS];
         let mut activations = [&row_blocks[0]; ROWS];
@@ -114,6 +126,31 @@ pub(crate) unsafe fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usi
     }
 }
 
+/// The weights of single channels as floats, units apart: those of two panels that outliers have asked for so far.
+#[derive(Default)]
+pub(crate) struct OutlierWeights {
+    channels: Vec<ChannelWeights>,
+    /// Of each channel the panels that its weights are of.
+    made_for: Vec<u64>,
+    /// The panels at hand: a number that those before them did not have.
+    panels: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct ChannelWeights([[f32; LANES]; MOST_PANELS]);
+
+impl OutlierWeights {
+    /// Forgets the panels before, and makes room for others of `num_channels`.
+    pub(crate) fn start_panels(&mut self, num_channels: usize) {
+        if self.channels.len() < num_channels {
+            self.channels.resize(num_channels, ChannelWeights([[0.0; LANES]; MOST_PANELS]));
+            self.made_for.resize(num_channels, 0);
+        }
+        self.panels += 1;
+    }
+}
+
 /// The products of the rows' outliers with the weights of their channels, units apart.
 #[inline(always)]
 fn outlier_sums<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: usize>(
@@ -121,31 +158,51 @@ fn outlier_sums<L: Lanes, const BYTES: usize, const ROWS: usize, const PANELS: u
     panels: [Panel<'_, BYTES>; PANELS],
     rows: QuantisedRows<'_>,
     first_row: usize,
+    weights: &mut OutlierWeights,
 ) -> [[L::Floats; PANELS]; ROWS] {
-    let steps = BYTES / PACKED_STEP;
-    // Scales count 2^shift times, and so must middles.
-    let one = 1 << product_shift(BYTES);
-    let mut all_sums = [[lanes.splat(0.0); PANELS]; ROWS];
-    for (row, row_sums) in all_sums.iter_mut().enumerate() {
+    let mut all_sums = MaybeUninit::<[[L::Floats; PANELS]; ROWS]>::uninit();
+    let first = all_sums.as_mut_ptr().cast::<[L::Floats; PANELS]>();
+    for row in 0..ROWS {
         let mut sums = [lanes.splat(0.0); PANELS];
         for outlier in rows.outliers_of(first_row + row) {
             let channel = outlier.channel as usize;
-            let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
-            let (shift, mask) =
-                if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
-            let value = lanes.splat(outlier.value / f32::from(one));
+            let ChannelWeights(of_channel) = &mut weights.channels[channel];
+            if weights.made_for[channel] != weights.panels {
+                weights.made_for[channel] = weights.panels;
+                for panel in 0..PANELS {
+                    lanes.store(channel_weights(lanes, panels[panel], channel), &mut of_channel[panel]);
+                }
+            }
+            let value = lanes.splat(outlier.value);
             for panel in 0..PANELS {
-                let block = &panels[panel].blocks[channel / BLOCK];
-                let weights = lanes.load_weights(step_of(block, step % steps));
-                let quants = lanes.bits_of(weights, shift as u32, mask, centre(BYTES));
-                let pairs = lanes.join(quants, SUM_FACTOR as i16 * one);
-                let weights = lanes.apply_grids(pairs, lanes.load_grids(&block.grids));
-                sums[panel] = lanes.multiply_add(weights, value, sums[panel]);
+                sums[panel] = lanes.multiply_add(lanes.load(&of_channel[panel]), value, sums[panel]);
             }
         }
-        *row_sums = sums;
+        // SAFETY: one of the rows.
+        unsafe { first.add(row).write(sums) };
     }
-    all_sums
+    // SAFETY: all rows were written.
+    unsafe { all_sums.assume_init() }
+}
+
+/// The weights of a channel, units apart.
+#[inline(always)]
+fn channel_weights<L: Lanes, const BYTES: usize>(
+    lanes: L,
+    panel: Panel<'_, BYTES>,
+    channel: usize,
+) -> L::Floats {
+    let steps = BYTES / PACKED_STEP;
+    // Scales count 2^shift times, and so must middles.
+    let one = 1 << product_shift(BYTES);
+    let (step, byte) = (channel % BLOCK / STEP, channel % STEP);
+    let (shift, mask) = if BYTES == FOUR_BIT { (8 * byte + step / steps * 4, 0xf) } else { (8 * byte, 0xff) };
+    let block = &panel.blocks[channel / BLOCK];
+    let quants =
+        lanes.bits_of(lanes.load_weights(step_of(block, step % steps)), shift as u32, mask, centre(BYTES));
+    let pairs = lanes.join(quants, SUM_FACTOR as i16 * one);
+    let weights = lanes.apply_grids(pairs, lanes.load_grids(&block.grids));
+    lanes.multiply(weights, lanes.splat(1.0 / f32::from(one)))
 }
 
 #[inline(always)]

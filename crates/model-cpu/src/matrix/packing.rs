@@ -193,11 +193,12 @@ fn pack_block<const BYTES: usize>(
     };
     block.grids[lane] = [count(0, MOST_SCALE), count(1, MOST_MIDDLE)];
     let [scale, middle] = grid_values::<BYTES>(block.grids[lane], unit);
-    let centre = f32::from(centre(BYTES));
+    // Half a quant is added so that cutting off the fraction rounds.
+    let centre = f32::from(centre(BYTES)) + 0.5;
     // A scale may be negative: formats with a centre take the sign of the largest value.
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     for (channel, value) in values.iter().enumerate() {
-        let quant = ((value - middle) * inverse + centre).round().clamp(0.0, most_quant::<BYTES>()) as u8;
+        let quant = ((value - middle) * inverse + centre).clamp(0.0, most_quant::<BYTES>()) as u8;
         let (step, i) = (channel / STEP, channel % STEP);
         if BYTES == FOUR_BIT {
             let byte = &mut block.quants[((step % 4) * LANES + lane) * STEP + i];

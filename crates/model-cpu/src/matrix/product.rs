@@ -9,14 +9,14 @@ use crate::{
     kernels::{
         BLOCK, Instructions, Kernel, LANES, Lanes,
         quantise::{ActivationBlock, Outlier, QuantisedRows, quantise_row},
-        tile::{Panel, TileOutput, multiply_tile},
+        tile::{MOST_PANELS, OutlierWeights, Panel, TileOutput, multiply_tile},
     },
     parallel::{DisjointMut, Team},
 };
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 /// Panels per task: as many as are multiplied at once, so that tasks can be shared out evenly.
-const PANELS_PER_TASK: usize = 2;
+const PANELS_PER_TASK: usize = MOST_PANELS;
 /// Output channels per task of the float product.
 const CHANNELS_PER_TASK: usize = 96;
 /// Rows that are multiplied at once: with two panels, as many sums as fit the registers.
@@ -32,6 +32,8 @@ pub(crate) struct Activations {
     outliers: Vec<Outlier>,
     /// How many each row has.
     num_outliers: Vec<usize>,
+    /// Memory of each worker.
+    outlier_weights: Vec<OutlierWeights>,
 }
 
 impl Activations {
@@ -91,15 +93,17 @@ impl Activations {
         });
     }
 
-    /// All rows, quantised.
-    fn quantised(&self) -> QuantisedRows<'_> {
-        QuantisedRows {
+    /// All rows, as they are and quantised, and memory for each worker of `team`.
+    fn parts(&mut self, team: &Team) -> (&[f32], QuantisedRows<'_>, &mut [OutlierWeights]) {
+        self.outlier_weights.resize_with(team.num_workers(), OutlierWeights::default);
+        let quantised = QuantisedRows {
             num_blocks: self.width.div_ceil(BLOCK),
             blocks: &self.blocks,
             most_outliers: Outlier::most(self.width),
             outliers: &self.outliers,
             num_outliers: &self.num_outliers,
-        }
+        };
+        (&self.values, quantised, &mut self.outlier_weights)
     }
 }
 
@@ -201,28 +205,48 @@ impl Projection {
         &self,
         instructions: Instructions,
         team: &Team,
-        inputs: &Activations,
+        inputs: &mut Activations,
         num_rows: usize,
         out: &mut [f32],
         accumulate: bool,
     ) {
+        let (values, rows, outlier_weights) = inputs.parts(team);
+        let outlier_weights = DisjointMut::new(outlier_weights);
         let output = Output {
             values: DisjointMut::new(&mut out[..num_rows * self.out_features]),
             width: self.out_features,
             accumulate,
         };
-        team.for_each(self.tasks.len(), |_, task| {
+        team.for_each(self.tasks.len(), |worker, task| {
             let task = self.tasks[task];
             let part = &self.parts[task.part];
             let output = &output;
+            // SAFETY: calls with the same worker number do not overlap.
+            let outlier_weights = unsafe { &mut outlier_weights.part(worker..worker + 1)[0] };
             match &part.matrix.form {
                 Form::FourBit(panels) => {
-                    instructions.run(PanelTask { part, task, panels, inputs, num_rows, output });
+                    instructions.run(PanelTask {
+                        part,
+                        task,
+                        panels,
+                        rows,
+                        num_rows,
+                        outlier_weights,
+                        output,
+                    });
                 }
                 Form::EightBit(panels) => {
-                    instructions.run(PanelTask { part, task, panels, inputs, num_rows, output });
+                    instructions.run(PanelTask {
+                        part,
+                        task,
+                        panels,
+                        rows,
+                        num_rows,
+                        outlier_weights,
+                        output,
+                    });
                 }
-                Form::Full(weights) => part.multiply_full(task, weights, inputs, num_rows, output),
+                Form::Full(weights) => part.multiply_full(task, weights, values, num_rows, output),
             }
         });
     }
@@ -233,8 +257,9 @@ struct PanelTask<'a, const BYTES: usize> {
     part: &'a Part,
     task: Task,
     panels: &'a Panels<BYTES>,
-    inputs: &'a Activations,
+    rows: QuantisedRows<'a>,
     num_rows: usize,
+    outlier_weights: &'a mut OutlierWeights,
     output: &'a Output<'a>,
 }
 
@@ -242,11 +267,13 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
+    fn run<L: Lanes>(mut self, lanes: L) {
         let num_blocks = self.part.matrix.in_features.div_ceil(BLOCK);
+        self.outlier_weights.start_panels(self.part.matrix.in_features);
+        let panels = self.panels;
         let panel = |index: usize| Panel {
-            blocks: &self.panels.blocks[index * num_blocks..(index + 1) * num_blocks],
-            units: &self.panels.units[index],
+            blocks: &panels.blocks[index * num_blocks..(index + 1) * num_blocks],
+            units: &panels.units[index],
         };
         let first = self.task.start;
         if first + 1 < self.task.end {
@@ -263,7 +290,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
     /// All rows with the given panels, in groups of nearly equal size.
     #[inline(always)]
     fn multiply_rows<L: Lanes, const PANELS: usize>(
-        &self,
+        &mut self,
         lanes: L,
         panels: [Panel<'_, BYTES>; PANELS],
         first: usize,
@@ -289,7 +316,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
 
     #[inline(always)]
     fn multiply_group<L: Lanes, const ROWS: usize, const PANELS: usize>(
-        &self,
+        &mut self,
         lanes: L,
         panels: [Panel<'_, BYTES>; PANELS],
         first_panel: usize,
@@ -301,19 +328,30 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         let count = (PANELS * LANES).min(self.part.matrix.out_features - channel);
         let start = first_row * output.width + self.part.first_column + channel;
         let target = output.values.pointer(start..start + (ROWS - 1) * output.width + count);
-        let mut padded = [[[0.0; LANES]; PANELS]; ROWS];
+        // Not filled with zeros: that would take as long as some blocks of the product.
+        let mut padded = MaybeUninit::<[[[f32; LANES]; PANELS]; ROWS]>::uninit();
         let is_whole = count == PANELS * LANES;
         let tile = if is_whole {
             TileOutput { start: target, stride: output.width, accumulate: output.accumulate }
         } else {
             TileOutput { start: padded.as_mut_ptr().cast(), stride: PANELS * LANES, accumulate: false }
         };
-        let rows = self.inputs.quantised();
+        let (rows, outlier_weights) = (self.rows, &mut *self.outlier_weights);
         // SAFETY: the target was found to be within the output, and its columns belong to this task; or it is our own.
         unsafe {
-            multiply_tile::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row, blocks_ahead, tile);
+            multiply_tile::<L, BYTES, ROWS, PANELS>(
+                lanes,
+                panels,
+                rows,
+                first_row,
+                outlier_weights,
+                blocks_ahead,
+                tile,
+            );
         }
         if !is_whole {
+            // SAFETY: the product wrote all of it.
+            let padded = unsafe { padded.assume_init() };
             for (row, padded) in padded.iter().enumerate() {
                 let start = start + row * output.width;
                 // SAFETY: a column belongs to one task.
@@ -346,14 +384,14 @@ impl Part {
         &self,
         task: Task,
         weights: &[f32],
-        inputs: &Activations,
+        inputs: &[f32],
         num_rows: usize,
         output: &Output<'_>,
     ) {
         let in_features = self.matrix.in_features;
         let count = task.end - task.start;
         let weights = &weights[task.start * in_features..task.end * in_features];
-        let inputs = &inputs.values[..num_rows * in_features];
+        let inputs = &inputs[..num_rows * in_features];
         let first_column = self.first_column + task.start;
         let last_column = (num_rows - 1) * output.width + first_column + count;
         let target = output.values.pointer(first_column..last_column);

@@ -104,14 +104,18 @@ fn check_products(set: Instructions) {
         assert_eq!(out_features, 149);
         let weights: Vec<(Matrix, Option<Vec<f32>>)> = shapes.into_iter().map(build).zip(biases).collect();
         for num_rows in [1, 2, 3, 5, 6, 7, 13, 40] {
-            let values = noise(num_rows * in_features, 17);
+            let mut values = noise(num_rows * in_features, 17);
+            // An outlier in every row, in the same channel as that of a row further on.
+            for (row, values) in values.chunks_exact_mut(in_features).enumerate() {
+                values[row % 5 * 17] = 20.0;
+            }
             let mut inputs = Activations::default();
             inputs.resize(num_rows, in_features);
             inputs.fill(set, &team, num_rows, form, &Rows(&values));
             let mut outputs = vec![f32::NAN; num_rows * out_features];
-            projection.apply(set, &team, &inputs, num_rows, &mut outputs, false);
+            projection.apply(set, &team, &mut inputs, num_rows, &mut outputs, false);
             let mut twice = outputs.clone();
-            projection.apply(set, &team, &inputs, num_rows, &mut twice, true);
+            projection.apply(set, &team, &mut inputs, num_rows, &mut twice, true);
             for (row, (outputs, twice)) in
                 outputs.chunks(out_features).zip(twice.chunks(out_features)).enumerate()
             {
@@ -126,7 +130,7 @@ fn check_products(set: Instructions) {
                         let expected = product + bias.as_ref().map_or(0.0, |bias| f64::from(bias[channel]));
                         let found = f64::from(outputs[column]);
                         // Half a step of 1/127 for each of 70 values, at random, times weights up to 1.
-                        let allowed = if form == FormKind::Full { 1e-5 } else { 0.08 };
+                        let allowed = if form == FormKind::Full { 1e-4 } else { 0.08 };
                         assert!(
                             (found - expected).abs() < allowed,
                             "{set}, {form:?} row {row} column {column}: {found}, not {expected}"

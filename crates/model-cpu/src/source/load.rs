@@ -12,6 +12,7 @@ use crate::{
     parallel::Team,
     tensors::{TensorEntry, TensorReader},
 };
+use std::thread;
 
 /// Far above any useful value; a mistyped option must not exhaust the system's threads.
 const MAX_THREADS: usize = 1024;
@@ -35,42 +36,22 @@ pub(super) fn load(
         done: 0,
         progress,
     };
-    let names = source.names();
-    let hidden = config.hidden_size;
-    let vocabulary_shape = [config.vocab_size, hidden];
-
     let mut rope = config.rope.clone();
     if let RopeScaling::Divisors(divisors) = &mut rope.scaling {
         *divisors = loader.vector("rope_freqs.weight", config.head_dim / 2)?;
     }
     rope.check()?;
 
-    let embedding = loader.matrix(names.embedding(), vocabulary_shape)?;
-    let (vocabulary, head) = if names::has_tied_embeddings(config, &source.tensors) {
-        (Projection::new(vec![(embedding, None)]), None)
-    } else {
-        let head = loader.matrix(names.head(), vocabulary_shape)?;
-        (Projection::new(vec![(embedding, None)]), Some(Projection::new(vec![(head, None)])))
-    };
-    let mut layers = Vec::with_capacity(config.num_layers);
-    for layer in 0..config.num_layers {
-        layers.push(loader.layer(layer)?);
-    }
-    let weights = Weights {
-        embedding: vocabulary,
-        head,
-        layers,
-        final_norm: loader.vector(names.final_norm(), hidden)?,
-    };
-    // Tensors that are known and not needed were not read.
-    let total = source.info.stored_bytes;
-    (loader.progress)(total, total);
-
-    let cache = KvCache::new(layout, options.kv_cache_type).map_err(|error| {
+    let no_threads = |error| LoadError::Options(format!("cannot start {} threads: {error}", options.threads));
+    let mut cache = KvCache::new(layout, options.kv_cache_type).map_err(|error| {
         LoadError::Options(format!("no memory for {} kv blocks: {error}", options.num_kv_blocks))
     })?;
-    let team = Team::new(options.threads)
-        .map_err(|error| LoadError::Options(format!("cannot start {} threads: {error}", options.threads)))?;
+    let weights = thread::scope(|scope| {
+        let provider = thread::Builder::new().name("kv-cache".to_owned());
+        provider.spawn_scoped(scope, || cache.provide()).map_err(no_threads)?;
+        loader.weights()
+    })?;
+    let team = Team::new(options.threads).map_err(no_threads)?;
     Ok(CpuModel::new(ModelParts {
         config: config.clone(),
         frequencies: rope.frequencies(config.head_dim),
@@ -132,6 +113,26 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    fn weights(&mut self) -> Result<Weights, LoadError> {
+        let config = &self.source.config;
+        let names = self.source.names();
+        let hidden = config.hidden_size;
+        let vocabulary_shape = [config.vocab_size, hidden];
+        let embedding = Projection::new(vec![(self.matrix(names.embedding(), vocabulary_shape)?, None)]);
+        let head = if names::has_tied_embeddings(config, &self.source.tensors) {
+            None
+        } else {
+            Some(Projection::new(vec![(self.matrix(names.head(), vocabulary_shape)?, None)]))
+        };
+        let layers =
+            (0..config.num_layers).map(|layer| self.layer(layer)).collect::<Result<Vec<_>, LoadError>>()?;
+        let final_norm = self.vector(names.final_norm(), hidden)?;
+        // Tensors that are known and not needed were not read.
+        let total = self.source.info.stored_bytes;
+        (self.progress)(total, total);
+        Ok(Weights { embedding, head, layers, final_norm })
+    }
+
     fn layer(&mut self, layer: usize) -> Result<Layer, LoadError> {
         let config = &self.source.config;
         let names = self.source.names();
