@@ -206,6 +206,18 @@ impl<C: Component> Call<'_, C> {
             .unwrap_or_default()
     }
 
+    /// Asks the cache for the queries of a task.
+    #[inline(always)]
+    fn prefetch_queries<L: Lanes>(&self, lanes: L, task: &Task) {
+        let KvLayout { head_dim, num_kv_heads, .. } = self.shape.layout;
+        let length = self.shape.num_heads / num_kv_heads * head_dim;
+        let first_row = self.input.sequences[task.sequence].token_start as usize + task.first_token;
+        for row in first_row..first_row + task.num_tokens {
+            let start = row * self.shape.query_stride + task.kv_head * length;
+            prefetch(lanes, self.layer.queries, start..start + length);
+        }
+    }
+
     #[inline(always)]
     fn run<L: Lanes>(&self, lanes: L, scratch: &mut Scratch, out: &DisjointMut<'_, f32>) {
         let KvLayout { block_size, head_dim, num_kv_heads, .. } = self.shape.layout;
@@ -227,6 +239,18 @@ impl<C: Component> Call<'_, C> {
         let scores = &mut scores[..num_rows * stride];
         let outputs = &mut outputs[..num_rows * head_dim];
 
+        let width = self.shape.num_heads * head_dim;
+        let outputs_of = |token: usize| {
+            let start = (first_row + token) * width + kv_head * group * head_dim;
+            start..start + group * head_dim
+        };
+        for token in 0..num_tokens {
+            prefetch_output(lanes, out.pointer(outputs_of(token)), group * head_dim);
+        }
+        if let Some(next) = self.next {
+            self.prefetch_queries(lanes, next);
+        }
+
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (token, queries) in queries.chunks_exact_mut(group * head_dim).enumerate() {
             let start = (first_row + token) * self.shape.query_stride + kv_head * group * head_dim;
@@ -240,6 +264,8 @@ impl<C: Component> Call<'_, C> {
                 let ahead = self.part(&context, next.as_ref(), index + PARTS_AHEAD);
                 block_scores(lanes, queries, keys, ahead, head_dim, block_size, scores);
             } else {
+                let ahead = self.part(&context, next.as_ref(), index + 1);
+                prefetch(lanes, ahead, 0..ahead.len());
                 widen(lanes, keys, floats);
                 block_scores(lanes, queries, floats, &[], head_dim, block_size, scores);
             }
@@ -261,17 +287,28 @@ impl<C: Component> Call<'_, C> {
                 let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + PARTS_AHEAD);
                 add_values(lanes, weights, values, ahead, head_dim, outputs);
             } else {
+                let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + 1);
+                prefetch(lanes, ahead, 0..ahead.len());
                 let floats = &mut floats[..values.len()];
                 widen(lanes, values, floats);
                 add_values(lanes, weights, floats, &[], head_dim, outputs);
             }
         }
-        let width = self.shape.num_heads * head_dim;
         for (token, outputs) in outputs.chunks_exact(group * head_dim).enumerate() {
-            let start = (first_row + token) * width + kv_head * group * head_dim;
             // SAFETY: a token's heads of one key-value head belong to one task.
-            unsafe { out.part(start..start + outputs.len()) }.copy_from_slice(outputs);
+            unsafe { out.part(outputs_of(token)) }.copy_from_slice(outputs);
         }
+    }
+}
+
+/// Asks the cache for what is written soon. Stores are done in their order, so one that waits for memory would hold up
+/// those of the next task.
+#[inline(always)]
+fn prefetch_output<L: Lanes>(lanes: L, start: *mut f32, length: usize) {
+    let mut at = 0;
+    while at < length {
+        lanes.prefetch_output(start.wrapping_add(at).cast());
+        at += LANES;
     }
 }
 
