@@ -10,10 +10,11 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use crate::{
-    kernels::{Instructions, Kernel, LANES, Lanes, vector::softmax},
+    kernels::{Instructions, Kernel, LANES, Lanes, prefetch_output, vector::softmax},
     kv_cache::{Component, KvLayout, prefetch},
     parallel::{DisjointMut, Team},
 };
+use std::ops::Range;
 use wayfare_engine_local::{StepInput, StepSequence};
 
 /// Query rows (tokens times heads) of one task; more would spill the scores of long contexts from the cache.
@@ -206,16 +207,12 @@ impl<C: Component> Call<'_, C> {
             .unwrap_or_default()
     }
 
-    /// Asks the cache for the queries of a task.
-    #[inline(always)]
-    fn prefetch_queries<L: Lanes>(&self, lanes: L, task: &Task) {
-        let KvLayout { head_dim, num_kv_heads, .. } = self.shape.layout;
-        let length = self.shape.num_heads / num_kv_heads * head_dim;
-        let first_row = self.input.sequences[task.sequence].token_start as usize + task.first_token;
-        for row in first_row..first_row + task.num_tokens {
-            let start = row * self.shape.query_stride + task.kv_head * length;
-            prefetch(lanes, self.layer.queries, start..start + length);
-        }
+    /// Where the queries of one token of a task are.
+    fn queries_of(&self, task: &Task, token: usize) -> Range<usize> {
+        let row = self.input.sequences[task.sequence].token_start as usize + task.first_token + token;
+        let length = self.shape.num_heads / self.shape.layout.num_kv_heads * self.shape.layout.head_dim;
+        let start = row * self.shape.query_stride + task.kv_head * length;
+        start..start + length
     }
 
     #[inline(always)]
@@ -248,23 +245,26 @@ impl<C: Component> Call<'_, C> {
             prefetch_output(lanes, out.pointer(outputs_of(token)), group * head_dim);
         }
         if let Some(next) = self.next {
-            self.prefetch_queries(lanes, next);
+            for token in 0..next.num_tokens {
+                prefetch(lanes, self.layer.queries, self.queries_of(next, token));
+            }
         }
 
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (token, queries) in queries.chunks_exact_mut(group * head_dim).enumerate() {
-            let start = (first_row + token) * self.shape.query_stride + kv_head * group * head_dim;
-            let source = &self.layer.queries[start..start + group * head_dim];
+            let source = &self.layer.queries[self.queries_of(&self.task, token)];
             queries.iter_mut().zip(source).for_each(|(query, source)| *query = source * scale);
         }
+        // Many rows take long enough over a part for the next one to come from memory.
+        let has_few_rows = num_rows <= ROWS_AT_ONCE;
+        let parts_ahead = if has_few_rows { PARTS_AHEAD } else { 1 };
         for (index, &block) in context.blocks.iter().enumerate() {
             let keys = self.keys(block, kv_head);
             let scores = BlockScores { scores: &mut *scores, stride, first: index * block_size };
-            if num_rows <= ROWS_AT_ONCE {
-                let ahead = self.part(&context, next.as_ref(), index + PARTS_AHEAD);
+            let ahead = self.part(&context, next.as_ref(), index + parts_ahead);
+            if has_few_rows {
                 block_scores(lanes, queries, keys, ahead, head_dim, block_size, scores);
             } else {
-                let ahead = self.part(&context, next.as_ref(), index + 1);
                 prefetch(lanes, ahead, 0..ahead.len());
                 widen(lanes, keys, floats);
                 block_scores(lanes, queries, floats, &[], head_dim, block_size, scores);
@@ -283,11 +283,10 @@ impl<C: Component> Call<'_, C> {
             let count = block_size.min(end - base - index * block_size);
             let values = &self.values(block, kv_head)[..count * head_dim];
             let weights = BlockWeights { weights: scores, stride, first: index * block_size };
-            if num_rows <= ROWS_AT_ONCE {
-                let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + PARTS_AHEAD);
+            let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + parts_ahead);
+            if has_few_rows {
                 add_values(lanes, weights, values, ahead, head_dim, outputs);
             } else {
-                let ahead = self.part(&context, next.as_ref(), context.blocks.len() + index + 1);
                 prefetch(lanes, ahead, 0..ahead.len());
                 let floats = &mut floats[..values.len()];
                 widen(lanes, values, floats);
@@ -298,17 +297,6 @@ impl<C: Component> Call<'_, C> {
             // SAFETY: a token's heads of one key-value head belong to one task.
             unsafe { out.part(outputs_of(token)) }.copy_from_slice(outputs);
         }
-    }
-}
-
-/// Asks the cache for what is written soon. Stores are done in their order, so one that waits for memory would hold up
-/// those of the next task.
-#[inline(always)]
-fn prefetch_output<L: Lanes>(lanes: L, start: *mut f32, length: usize) {
-    let mut at = 0;
-    while at < length {
-        lanes.prefetch_output(start.wrapping_add(at).cast());
-        at += LANES;
     }
 }
 

@@ -77,3 +77,14 @@ pub(crate) trait Lanes: Copy {
 pub(crate) fn multiply_add<L: Lanes>(_: L, a: f32, b: f32, c: f32) -> f32 {
     if L::IS_FUSED { a.mul_add(b, c) } else { a * b + c }
 }
+
+/// Asks the cache for floats that are written soon. Stores are done in their order, so one that waits for memory holds
+/// up all that come after it.
+#[inline(always)]
+pub(crate) fn prefetch_output<L: Lanes>(lanes: L, start: *mut f32, length: usize) {
+    let mut at = 0;
+    while at < length {
+        lanes.prefetch_output(start.wrapping_add(at).cast());
+        at += LANES;
+    }
+}

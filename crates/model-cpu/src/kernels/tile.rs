@@ -6,7 +6,8 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use super::{
-    BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, centre, product_shift,
+    BLOCK, FOUR_BIT, LANES, Lanes, PACKED_STEP, PanelBlock, STEP, SUM_FACTOR, centre, prefetch_output,
+    product_shift,
     quantise::{ActivationBlock, QuantisedRows},
 };
 use std::mem::MaybeUninit;
@@ -56,11 +57,8 @@ pub(crate) unsafe fn multiply_tile<L: Lanes, const BYTES: usize, const ROWS: usi
         assert!(panel.blocks.len() == num_blocks, "{} blocks for {num_blocks}", panel.blocks.len());
         lanes.prefetch(panel.units.as_ptr().cast());
     }
-    // Stores are done in their order, so one that waits for memory would hold up those of the next tile.
     for row in 0..ROWS {
-        for panel in 0..PANELS {
-            lanes.prefetch_output(output.start.wrapping_add(row * output.stride + panel * LANES).cast());
-        }
+        prefetch_output(lanes, output.start.wrapping_add(row * output.stride), PANELS * LANES);
     }
     let shift = product_shift(BYTES);
     let mut sums = outlier_sums::<L, BYTES, ROWS, PANELS>(lanes, panels, rows, first_row, outlier_weights);

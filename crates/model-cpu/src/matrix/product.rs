@@ -164,6 +164,7 @@ struct Task {
 /// Where and how a task leaves its results.
 struct Output<'a> {
     values: DisjointMut<'a, f32>,
+    num_rows: usize,
     width: usize,
     accumulate: bool,
 }
@@ -214,6 +215,7 @@ impl Projection {
         let outlier_weights = DisjointMut::new(outlier_weights);
         let output = Output {
             values: DisjointMut::new(&mut out[..num_rows * self.out_features]),
+            num_rows,
             width: self.out_features,
             accumulate,
         };
@@ -225,28 +227,12 @@ impl Projection {
             let outlier_weights = unsafe { &mut outlier_weights.part(worker..worker + 1)[0] };
             match &part.matrix.form {
                 Form::FourBit(panels) => {
-                    instructions.run(PanelTask {
-                        part,
-                        task,
-                        panels,
-                        rows,
-                        num_rows,
-                        outlier_weights,
-                        output,
-                    });
+                    instructions.run(PanelTask { part, task, panels, rows, outlier_weights, output });
                 }
                 Form::EightBit(panels) => {
-                    instructions.run(PanelTask {
-                        part,
-                        task,
-                        panels,
-                        rows,
-                        num_rows,
-                        outlier_weights,
-                        output,
-                    });
+                    instructions.run(PanelTask { part, task, panels, rows, outlier_weights, output });
                 }
-                Form::Full(weights) => part.multiply_full(task, weights, values, num_rows, output),
+                Form::Full(weights) => part.multiply_full(task, weights, values, output),
             }
         });
     }
@@ -258,7 +244,6 @@ struct PanelTask<'a, const BYTES: usize> {
     task: Task,
     panels: &'a Panels<BYTES>,
     rows: QuantisedRows<'a>,
-    num_rows: usize,
     outlier_weights: &'a mut OutlierWeights,
     output: &'a Output<'a>,
 }
@@ -282,7 +267,7 @@ impl<const BYTES: usize> Kernel for PanelTask<'_, BYTES> {
             self.multiply_rows(lanes, [panel(first)], first);
         }
         let channels = first * LANES..self.part.matrix.out_features.min(self.task.end * LANES);
-        self.part.add_bias(channels, self.num_rows, self.output);
+        self.part.add_bias(channels, self.output);
     }
 }
 
@@ -295,10 +280,11 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         panels: [Panel<'_, BYTES>; PANELS],
         first: usize,
     ) {
-        let mut remaining_groups = self.num_rows.div_ceil(MOST_ROWS);
+        let num_rows = self.output.num_rows;
+        let mut remaining_groups = num_rows.div_ceil(MOST_ROWS);
         let mut row = 0;
-        while row < self.num_rows {
-            let group = (self.num_rows - row).div_ceil(remaining_groups);
+        while row < num_rows {
+            let group = (num_rows - row).div_ceil(remaining_groups);
             // The first group loads these panels and has the next ones fetched; the others find both in the cache.
             let ahead = if row == 0 { PANELS * panels[0].blocks.len() } else { 0 };
             match group {
@@ -351,7 +337,7 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
         }
         if !is_whole {
             // SAFETY: the product wrote all of it.
-            let padded = unsafe { padded.assume_init() };
+            let padded = unsafe { padded.assume_init_ref() };
             for (row, padded) in padded.iter().enumerate() {
                 let start = start + row * output.width;
                 // SAFETY: a column belongs to one task.
@@ -366,11 +352,11 @@ impl<const BYTES: usize> PanelTask<'_, BYTES> {
 
 impl Part {
     /// Adds what does not depend on the input to the outputs of some channels.
-    fn add_bias(&self, channels: Range<usize>, num_rows: usize, output: &Output<'_>) {
+    fn add_bias(&self, channels: Range<usize>, output: &Output<'_>) {
         let Some(bias) = &self.bias else {
             return;
         };
-        for row in 0..num_rows {
+        for row in 0..output.num_rows {
             let start = row * output.width + self.first_column + channels.start;
             // SAFETY: a column belongs to one task.
             let target = unsafe { output.values.part(start..start + channels.len()) };
@@ -380,15 +366,8 @@ impl Part {
         }
     }
 
-    fn multiply_full(
-        &self,
-        task: Task,
-        weights: &[f32],
-        inputs: &[f32],
-        num_rows: usize,
-        output: &Output<'_>,
-    ) {
-        let in_features = self.matrix.in_features;
+    fn multiply_full(&self, task: Task, weights: &[f32], inputs: &[f32], output: &Output<'_>) {
+        let (in_features, num_rows) = (self.matrix.in_features, output.num_rows);
         let count = task.end - task.start;
         let weights = &weights[task.start * in_features..task.end * in_features];
         let inputs = &inputs[..num_rows * in_features];
@@ -420,6 +399,6 @@ impl Part {
                 gemm::Parallelism::None,
             );
         }
-        self.add_bias(task.start..task.end, num_rows, output);
+        self.add_bias(task.start..task.end, output);
     }
 }

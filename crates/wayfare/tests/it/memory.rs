@@ -10,5 +10,6 @@ fn the_kv_cache_takes_memory_as_it_is_used() {
     let server = ServerProcess::start(&["--num-gpu-blocks-override", &NUM_BLOCKS.to_string()]);
     assert!(server.log().contains("2.00 GiB"), "{}", server.log());
     let held = server.resident_bytes();
+    assert!(held > 512 << 20, "{held} bytes are held, which is less than is taken at the start");
     assert!(held < POOL_BYTES / 2, "{held} bytes are held before there is a request");
 }
