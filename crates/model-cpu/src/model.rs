@@ -6,7 +6,7 @@ use crate::{
     attention::{AttentionPlan, AttentionShape, LayerAttention},
     config::{ModelConfig, RopeFrequencies},
     kernels::{Instructions, Kernel, Lanes, vector},
-    kv_cache::{Component, KvCache, KvCacheType, LayerWriter},
+    kv_cache::{Component, KvCache, KvCacheType, LayerWriter, prefetch},
     matrix::{Activations, FormKind, Projection, RowSource},
     parallel::{DisjointMut, Team},
 };
@@ -199,10 +199,9 @@ impl Forward<'_> {
             let writer = LayerWriter::<C>::new(cache, index);
             for rows in row_groups(num_rows, rows_at_once) {
                 let num_rows = rows.len();
-                inputs.resize(num_rows, hidden);
                 let residual = &residual[part(&rows, hidden)];
                 let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon };
-                inputs.fill(instructions, team, num_rows, self.form, &source);
+                inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
                 let query_key_value = &mut query_key_value[part(&rows, qkv_width)];
                 layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
                 let angles_of = part(&rows, config.head_dim / 2);
@@ -230,21 +229,18 @@ impl Forward<'_> {
 
             for rows in row_groups(num_rows, rows_at_once) {
                 let num_rows = rows.len();
-                inputs.resize(num_rows, query_width);
                 let source = match chosen {
                     Some(chosen) => Plain { rows: attended, chosen: Some(&chosen[rows.clone()]) },
                     None => Plain { rows: &attended[part(&rows, query_width)], chosen: None },
                 };
-                inputs.fill(instructions, team, num_rows, self.form, &source);
+                inputs.fill(instructions, team, num_rows, query_width, self.form, &source);
                 let residual = &mut residual[part(&rows, hidden)];
                 layer.output.apply(instructions, team, inputs, num_rows, residual, true);
 
-                inputs.resize(num_rows, hidden);
                 let source = Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon };
-                inputs.fill(instructions, team, num_rows, self.form, &source);
+                inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
                 layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
-                inputs.resize(num_rows, inner);
-                inputs.fill(instructions, team, num_rows, self.form, &Gated { rows: gate_up });
+                inputs.fill(instructions, team, num_rows, inner, self.form, &Gated { rows: gate_up });
                 layer.down.apply(instructions, team, inputs, num_rows, residual, true);
             }
         }
@@ -254,9 +250,8 @@ impl Forward<'_> {
         let most_rows = (MAX_LOGITS / config.vocab_size).max(MIN_HEAD_ROWS);
         for rows in residual[..wanted.len() * hidden].chunks(most_rows * hidden) {
             let num_rows = rows.len() / hidden;
-            inputs.resize(num_rows, hidden);
             let source = Normalised { rows, weights: &self.weights.final_norm, epsilon };
-            inputs.fill(instructions, team, num_rows, self.form, &source);
+            inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
             grow(logits, num_rows * config.vocab_size);
             let rows = &mut logits[..num_rows * config.vocab_size];
             head.apply(instructions, team, inputs, num_rows, rows, false);
@@ -306,7 +301,7 @@ impl Forward<'_> {
         let half = self.config.head_dim / 2;
         let (instructions, config) = (self.instructions, self.config);
         let rows = DisjointMut::new(query_key_value);
-        self.team.for_each_item(places.len(), |row| {
+        self.team.for_each_item(places.len(), |_, row| {
             // SAFETY: a row belongs to one task.
             let values = unsafe { rows.part(row * stride..(row + 1) * stride) };
             let (cosines, sines) =
@@ -368,8 +363,30 @@ struct Plain<'a> {
 impl RowSource for Plain<'_> {
     #[inline(always)]
     fn write<L: Lanes>(&self, _: L, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(self.values(row, out.len()));
+    }
+
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&'a self, _: L, row: usize, memory: &'a mut [f32]) -> &'a [f32] {
+        self.values(row, memory.len())
+    }
+
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize) {
+        let row = match self.chosen {
+            Some(chosen) => chosen.get(row).copied(),
+            None => Some(row),
+        };
+        if let Some(row) = row {
+            prefetch(lanes, self.rows, row * width..(row + 1) * width);
+        }
+    }
+}
+
+impl Plain<'_> {
+    fn values(&self, row: usize, width: usize) -> &[f32] {
         let row = self.chosen.map_or(row, |chosen| chosen[row]);
-        out.copy_from_slice(&self.rows[row * out.len()..(row + 1) * out.len()]);
+        &self.rows[row * width..(row + 1) * width]
     }
 }
 
@@ -386,6 +403,11 @@ impl RowSource for Normalised<'_> {
         let values = &self.rows[row * out.len()..(row + 1) * out.len()];
         vector::rms_norm(lanes, values, self.weights, self.epsilon, out);
     }
+
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize) {
+        prefetch(lanes, self.rows, row * width..(row + 1) * width);
+    }
 }
 
 /// Pairs of rows, gate and up, joined.
@@ -399,6 +421,11 @@ impl RowSource for Gated<'_> {
         let pair = &self.rows[2 * row * out.len()..2 * (row + 1) * out.len()];
         let (gate, up) = pair.split_at(out.len());
         vector::gated_silu(lanes, gate, up, out);
+    }
+
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize) {
+        prefetch(lanes, self.rows, 2 * row * width..2 * (row + 1) * width);
     }
 }
 

@@ -141,16 +141,16 @@ impl Team {
         assert!(!shared.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
     }
 
-    /// Calls `body(item)` once for each item below `num_items`, several items per task.
+    /// [`Team::for_each`] with several items per task: calls `body(worker, item)` once for each item below `num_items`.
     ///
     /// # Panics
     /// When a call panics.
-    pub(crate) fn for_each_item(&self, num_items: usize, body: impl Fn(usize) + Sync) {
+    pub(crate) fn for_each_item(&self, num_items: usize, body: impl Fn(usize, usize) + Sync) {
         /// Tasks per thread: some, so that a thread that is held up leaves its share to others.
         const TASKS_PER_WORKER: usize = 4;
         let per_task = num_items.div_ceil(self.num_workers() * TASKS_PER_WORKER).max(1);
-        self.for_each(num_items.div_ceil(per_task), |_, task| {
-            (task * per_task..num_items.min((task + 1) * per_task)).for_each(&body);
+        self.for_each(num_items.div_ceil(per_task), |worker, task| {
+            (task * per_task..num_items.min((task + 1) * per_task)).for_each(|item| body(worker, item));
         });
     }
 }

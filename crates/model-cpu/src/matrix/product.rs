@@ -32,8 +32,15 @@ pub(crate) struct Activations {
     outliers: Vec<Outlier>,
     /// How many each row has.
     num_outliers: Vec<usize>,
-    /// Memory of each worker.
-    outlier_weights: Vec<OutlierWeights>,
+    workers: Vec<WorkerMemory>,
+}
+
+/// What a worker uses again and again.
+#[derive(Default)]
+struct WorkerMemory {
+    /// A row on its way to its quantised form.
+    row: Vec<f32>,
+    outlier_weights: OutlierWeights,
 }
 
 impl Activations {
@@ -42,60 +49,76 @@ impl Activations {
         width.div_ceil(BLOCK) * size_of::<ActivationBlock>()
     }
 
-    /// Makes room for `num_rows` rows of `width` values; what they hold is arbitrary.
-    pub(crate) fn resize(&mut self, num_rows: usize, width: usize) {
-        self.width = width;
-        if self.values.len() < num_rows * width {
-            self.values.resize(num_rows * width, 0.0);
-        }
-        let num_blocks = num_rows * width.div_ceil(BLOCK);
-        if self.blocks.len() < num_blocks {
-            self.blocks.resize(num_blocks, ActivationBlock::ZERO);
-        }
-        let num_outliers = num_rows * Outlier::most(width);
-        if self.outliers.len() < num_outliers {
-            self.outliers.resize(num_outliers, Outlier::ZERO);
-        }
-        if self.num_outliers.len() < num_rows {
-            self.num_outliers.resize(num_rows, 0);
-        }
-    }
-
-    /// Fills rows `0..num_rows` from `source`, in parallel.
+    /// Replaces all rows by `num_rows` rows of `width` values from `source`, in the form that matrices of a kind want.
     pub(crate) fn fill(
         &mut self,
         instructions: Instructions,
         team: &Team,
         num_rows: usize,
+        width: usize,
         form: FormKind,
         source: &impl RowSource,
     ) {
-        let part = |row: usize, length: usize| row * length..(row + 1) * length;
-        let (width, num_blocks) = (self.width, self.width.div_ceil(BLOCK));
+        self.width = width;
+        self.workers.resize_with(team.num_workers(), WorkerMemory::default);
+        match form {
+            FormKind::Full => self.fill_values(instructions, team, num_rows, source),
+            FormKind::FourBit | FormKind::EightBit => self.fill_blocks(instructions, team, num_rows, source),
+        }
+    }
+
+    fn fill_values(
+        &mut self,
+        instructions: Instructions,
+        team: &Team,
+        num_rows: usize,
+        source: &impl RowSource,
+    ) {
+        let width = self.width;
+        grow(&mut self.values, num_rows * width, 0.0);
         let values = DisjointMut::new(&mut self.values);
-        let blocks = DisjointMut::new(&mut self.blocks);
-        let outliers = DisjointMut::new(&mut self.outliers);
-        let counts = DisjointMut::new(&mut self.num_outliers);
-        team.for_each_item(num_rows, |row| {
+        team.for_each_item(num_rows, |_, row| {
             // SAFETY: a row belongs to one task.
-            let (values, quantised) = unsafe {
-                (
-                    values.part(part(row, width)),
-                    QuantisedRowMut {
-                        blocks: blocks.part(part(row, num_blocks)),
-                        outliers: outliers.part(part(row, Outlier::most(width))),
-                        num_outliers: &mut counts.part(part(row, 1))[0],
-                    },
-                )
-            };
-            let quantised = (form != FormKind::Full).then_some(quantised);
-            instructions.run(FillRow { source, row, values, quantised });
+            let values = unsafe { values.part(row * width..(row + 1) * width) };
+            instructions.run(WriteRow { source, row, values });
         });
     }
 
-    /// All rows, as they are and quantised, and memory for each worker of `team`.
-    fn parts(&mut self, team: &Team) -> (&[f32], QuantisedRows<'_>, &mut [OutlierWeights]) {
-        self.outlier_weights.resize_with(team.num_workers(), OutlierWeights::default);
+    fn fill_blocks(
+        &mut self,
+        instructions: Instructions,
+        team: &Team,
+        num_rows: usize,
+        source: &impl RowSource,
+    ) {
+        let (width, num_blocks, most_outliers) =
+            (self.width, self.width.div_ceil(BLOCK), Outlier::most(self.width));
+        grow(&mut self.blocks, num_rows * num_blocks, ActivationBlock::ZERO);
+        grow(&mut self.outliers, num_rows * most_outliers, Outlier::ZERO);
+        grow(&mut self.num_outliers, num_rows, 0);
+        let blocks = DisjointMut::new(&mut self.blocks);
+        let outliers = DisjointMut::new(&mut self.outliers);
+        let counts = DisjointMut::new(&mut self.num_outliers);
+        let workers = DisjointMut::new(&mut self.workers);
+        team.for_each_item(num_rows, |worker, row| {
+            let part = |length: usize| row * length..(row + 1) * length;
+            // SAFETY: a row belongs to one task, and calls with the same worker number do not overlap.
+            let (memory, blocks, outliers, count) = unsafe {
+                (
+                    &mut workers.part(worker..worker + 1)[0].row,
+                    blocks.part(part(num_blocks)),
+                    outliers.part(part(most_outliers)),
+                    &mut counts.part(part(1))[0],
+                )
+            };
+            grow(memory, width, 0.0);
+            let memory = &mut memory[..width];
+            *count = instructions.run(QuantiseRow { source, row, memory, blocks, outliers });
+        });
+    }
+
+    /// All rows, as they are and quantised, of which [`Activations::fill`] made one; and memory for each worker.
+    fn parts(&mut self) -> (&[f32], QuantisedRows<'_>, &mut [WorkerMemory]) {
         let quantised = QuantisedRows {
             num_blocks: self.width.div_ceil(BLOCK),
             blocks: &self.blocks,
@@ -103,40 +126,65 @@ impl Activations {
             outliers: &self.outliers,
             num_outliers: &self.num_outliers,
         };
-        (&self.values, quantised, &mut self.outlier_weights)
+        (&self.values, quantised, &mut self.workers)
     }
 }
 
-/// Where a quantised row goes.
-struct QuantisedRowMut<'a> {
-    blocks: &'a mut [ActivationBlock],
-    outliers: &'a mut [Outlier],
-    num_outliers: &'a mut usize,
+fn grow<T: Clone>(buffer: &mut Vec<T>, length: usize, value: T) {
+    if buffer.len() < length {
+        buffer.resize(length, value);
+    }
 }
 
-/// Where the input of a product comes from.
+/// Where the input of a product comes from. All methods must be `#[inline(always)]`, as all that computes with `lanes`.
 pub(crate) trait RowSource: Sync {
-    /// Writes a row. Must be `#[inline(always)]`, as all that computes with `lanes`.
+    /// Writes a row.
     fn write<L: Lanes>(&self, lanes: L, row: usize, out: &mut [f32]);
+
+    /// A row: written to `memory`, or from where it is already.
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&'a self, lanes: L, row: usize, memory: &'a mut [f32]) -> &'a [f32] {
+        self.write(lanes, row, memory);
+        memory
+    }
+
+    /// Asks the cache for what a row of `width` values is made of, if there is such a row. Other processors wrote parts
+    /// of it just before.
+    fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize);
 }
 
-struct FillRow<'a, S> {
+struct WriteRow<'a, S> {
     source: &'a S,
     row: usize,
     values: &'a mut [f32],
-    /// If it is wanted.
-    quantised: Option<QuantisedRowMut<'a>>,
 }
 
-impl<S: RowSource> Kernel for FillRow<'_, S> {
+impl<S: RowSource> Kernel for WriteRow<'_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         self.source.write(lanes, self.row, self.values);
-        if let Some(QuantisedRowMut { blocks, outliers, num_outliers }) = self.quantised {
-            *num_outliers = quantise_row(lanes, self.values, blocks, outliers);
-        }
+    }
+}
+
+struct QuantiseRow<'a, S> {
+    source: &'a S,
+    row: usize,
+    memory: &'a mut [f32],
+    blocks: &'a mut [ActivationBlock],
+    outliers: &'a mut [Outlier],
+}
+
+impl<S: RowSource> Kernel for QuantiseRow<'_, S> {
+    /// How many outliers there are.
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> usize {
+        self.source.prefetch(lanes, self.row + 1, self.memory.len());
+        let values = self.source.row(lanes, self.row, self.memory);
+        quantise_row(lanes, values, self.blocks, self.outliers)
     }
 }
 
@@ -211,8 +259,8 @@ impl Projection {
         out: &mut [f32],
         accumulate: bool,
     ) {
-        let (values, rows, outlier_weights) = inputs.parts(team);
-        let outlier_weights = DisjointMut::new(outlier_weights);
+        let (values, rows, workers) = inputs.parts();
+        let workers = DisjointMut::new(workers);
         let output = Output {
             values: DisjointMut::new(&mut out[..num_rows * self.out_features]),
             num_rows,
@@ -224,7 +272,7 @@ impl Projection {
             let part = &self.parts[task.part];
             let output = &output;
             // SAFETY: calls with the same worker number do not overlap.
-            let outlier_weights = unsafe { &mut outlier_weights.part(worker..worker + 1)[0] };
+            let outlier_weights = unsafe { &mut workers.part(worker..worker + 1)[0].outlier_weights };
             match &part.matrix.form {
                 Form::FourBit(panels) => {
                     instructions.run(PanelTask { part, task, panels, rows, outlier_weights, output });

@@ -82,6 +82,9 @@ impl RowSource for Rows<'_> {
     fn write<L: Lanes>(&self, _: L, row: usize, out: &mut [f32]) {
         out.copy_from_slice(&self.0[row * out.len()..(row + 1) * out.len()]);
     }
+
+    #[inline(always)]
+    fn prefetch<L: Lanes>(&self, _: L, _: usize, _: usize) {}
 }
 
 #[test]
@@ -110,8 +113,7 @@ fn check_products(set: Instructions) {
                 values[row % 5 * 17] = 20.0;
             }
             let mut inputs = Activations::default();
-            inputs.resize(num_rows, in_features);
-            inputs.fill(set, &team, num_rows, form, &Rows(&values));
+            inputs.fill(set, &team, num_rows, in_features, form, &Rows(&values));
             let mut outputs = vec![f32::NAN; num_rows * out_features];
             projection.apply(set, &team, &mut inputs, num_rows, &mut outputs, false);
             let mut twice = outputs.clone();
