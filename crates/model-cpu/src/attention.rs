@@ -10,8 +10,9 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are indexed alike, and stay in registers")]
 
 use crate::{
-    kernels::{Instructions, Kernel, LANES, Lanes, prefetch_output, vector::softmax},
-    kv_cache::{Component, KvLayout, prefetch},
+    kernels::{Instructions, Kernel, LANES, Lanes, prefetch, prefetch_output, vector::softmax},
+    kv_cache::{Component, KvLayout},
+    memory::grow,
     parallel::{DisjointMut, Team},
 };
 use std::ops::Range;
@@ -130,12 +131,6 @@ impl AttentionPlan {
             let call = Call { shape, input, layer, task: tasks[index], next: tasks.get(index + 1) };
             instructions.run(TaskKernel { call, scratch, out: &out });
         });
-    }
-}
-
-fn grow(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
     }
 }
 

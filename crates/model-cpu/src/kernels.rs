@@ -14,7 +14,7 @@ pub(crate) mod vector;
 
 pub use instructions::Instructions;
 pub(crate) use instructions::Kernel;
-pub(crate) use lanes::{Lanes, multiply_add, prefetch_output};
+pub(crate) use lanes::{Lanes, multiply_add, prefetch, prefetch_output};
 
 /// Output channels that are computed side by side: the 32-bit lanes of a 512-bit register.
 pub(crate) const LANES: usize = 16;

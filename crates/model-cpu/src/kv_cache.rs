@@ -178,19 +178,6 @@ impl KvCache {
     }
 }
 
-/// Bytes that a processor fetches at once.
-const CACHE_LINE: usize = 64;
-
-/// Asks the cache for a range of what is needed soon, as far as there is anything.
-#[inline(always)]
-pub(crate) fn prefetch<L: Lanes, C: Component>(lanes: L, stored: &[C], range: Range<usize>) {
-    let mut at = if stored.is_empty() { range.end } else { range.start };
-    while at < range.end {
-        lanes.prefetch(stored.as_ptr().wrapping_add(at).cast());
-        at += CACHE_LINE / size_of::<C>();
-    }
-}
-
 /// Writes keys and values of single positions into one layer from several threads.
 pub(crate) struct LayerWriter<'a, C> {
     layout: KvLayout,

@@ -1,6 +1,6 @@
-//! Memory for what every step reads: weights, keys and values.
+//! Memory for what every step reads: weights, keys and values; and buffers that keep the size they had to have.
 //!
-//! It comes from the system in mappings that ask for large pages, as far as the system has them. In small pages the
+//! The former comes from the system in mappings that ask for large pages, as far as the system has them. In small pages the
 //! processor looks up the address of each 4 KiB that it reads, and that takes longer than reading them.
 #![allow(unsafe_code, reason = "arrays are disjoint parts of a shared mapping")]
 
@@ -36,6 +36,13 @@ pub(crate) struct Array<T> {
 unsafe impl<T: Send> Send for Array<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Array<T> {}
+
+/// Makes a buffer at least `length` long; what it holds stays.
+pub(crate) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, T::default());
+    }
+}
 
 impl Arena {
     /// An array of `length` zeros.

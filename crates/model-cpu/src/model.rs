@@ -5,9 +5,10 @@ mod step;
 use crate::{
     attention::{AttentionPlan, AttentionShape, LayerAttention},
     config::{ModelConfig, RopeFrequencies},
-    kernels::{Instructions, Kernel, Lanes, vector},
-    kv_cache::{Component, KvCache, KvCacheType, LayerWriter, prefetch},
+    kernels::{Instructions, Kernel, Lanes, prefetch, vector},
+    kv_cache::{Component, KvCache, KvCacheType, LayerWriter},
     matrix::{Activations, FormKind, Projection, RowSource},
+    memory::grow,
     parallel::{DisjointMut, Team},
 };
 use half::{bf16, f16};
@@ -445,10 +446,4 @@ fn row_groups(num_rows: usize, most: usize) -> impl Iterator<Item = Range<usize>
 /// Where the values of some rows are.
 fn part(rows: &Range<usize>, width: usize) -> Range<usize> {
     rows.start * width..rows.end * width
-}
-
-fn grow(buffer: &mut Vec<f32>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
 }

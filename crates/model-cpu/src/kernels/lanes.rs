@@ -1,6 +1,10 @@
 //! What the kernels need of a processor: registers of 16 lanes, in a form for each set of instructions.
 
 use super::{BLOCK, Grid, LANES, PACKED_STEP};
+use std::ops::Range;
+
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
 
 /// Proof that the processor has certain instructions, and these instructions.
 ///
@@ -76,6 +80,17 @@ pub(crate) trait Lanes: Copy {
 #[inline(always)]
 pub(crate) fn multiply_add<L: Lanes>(_: L, a: f32, b: f32, c: f32) -> f32 {
     if L::IS_FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Asks the cache for a range of what is needed soon, as far as there is anything.
+#[inline(always)]
+pub(crate) fn prefetch<L: Lanes, T>(lanes: L, values: &[T], range: Range<usize>) {
+    const { assert!(0 < size_of::<T>() && size_of::<T>() <= CACHE_LINE) };
+    let mut at = if values.is_empty() { range.end } else { range.start };
+    while at < range.end {
+        lanes.prefetch(values.as_ptr().wrapping_add(at).cast());
+        at += CACHE_LINE / size_of::<T>();
+    }
 }
 
 /// Asks the cache for floats that are written soon. Stores are done in their order, so one that waits for memory holds

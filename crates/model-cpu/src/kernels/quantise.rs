@@ -13,7 +13,7 @@ const LEVELS: f32 = 127.0;
 const MOST_OVER_MEAN: usize = 8;
 
 /// 32 values of one row of activations: `value = scale * quant`. Outliers are left out, as zeros.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub(crate) struct ActivationBlock {
     pub(crate) scale: f32,
@@ -24,8 +24,6 @@ pub(crate) struct ActivationBlock {
 }
 
 impl ActivationBlock {
-    pub(crate) const ZERO: Self = Self { scale: 0.0, start: 0, quants: [0; BLOCK] };
-
     /// The sum of the quants, times [`SUM_FACTOR`].
     #[inline(always)]
     pub(crate) fn sum(&self) -> i16 {
@@ -34,7 +32,7 @@ impl ActivationBlock {
 }
 
 /// A value that is multiplied as it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Outlier {
     /// Its place in the row.
     pub(crate) channel: u32,
@@ -42,8 +40,6 @@ pub(crate) struct Outlier {
 }
 
 impl Outlier {
-    pub(crate) const ZERO: Self = Self { channel: 0, value: 0.0 };
-
     /// No row of `width` values has more of them: together they would exceed the sum of all magnitudes.
     pub(crate) const fn most(width: usize) -> usize {
         width / MOST_OVER_MEAN

@@ -73,7 +73,7 @@ fn tile<const BYTES: usize, const ROWS: usize, const PANELS: usize>(
     let num_blocks = panels[0].blocks.len();
     let most_outliers = Outlier::most(num_blocks * BLOCK);
     let blocks: Vec<ActivationBlock> = rows.iter().flat_map(|row| row.blocks.clone()).collect();
-    let mut outliers = vec![Outlier::ZERO; ROWS * most_outliers];
+    let mut outliers = vec![Outlier::default(); ROWS * most_outliers];
     for (row, room) in rows.iter().zip(outliers.chunks_mut(most_outliers)) {
         room[..row.outliers.len()].copy_from_slice(&row.outliers);
     }
@@ -92,8 +92,8 @@ struct Row {
 
 impl Row {
     fn new(instructions: Instructions, values: &[f32]) -> Self {
-        let mut blocks = vec![ActivationBlock::ZERO; values.len().div_ceil(BLOCK)];
-        let mut outliers = vec![Outlier::ZERO; Outlier::most(values.len())];
+        let mut blocks = vec![ActivationBlock::default(); values.len().div_ceil(BLOCK)];
+        let mut outliers = vec![Outlier::default(); Outlier::most(values.len())];
         let num_outliers = compute!(instructions, [values: &'a [f32] = values, blocks: &'a mut [ActivationBlock] = &mut blocks, outliers: &'a mut [Outlier] = &mut outliers] -> usize, |lanes| {
             quantise_row(lanes, values, blocks, outliers)
         });
@@ -316,7 +316,7 @@ fn quantised_rows_are_close_and_odd_ones_survive() {
             Row::new(set, &[0.0, odd, 1.0, -odd, 0.5]);
         }
         let zeros = Row::new(set, &[0.0; BLOCK]);
-        assert_eq!(zeros, Row { blocks: vec![ActivationBlock::ZERO], outliers: Vec::new() }, "{set}");
+        assert_eq!(zeros, Row { blocks: vec![ActivationBlock::default()], outliers: Vec::new() }, "{set}");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         quantise::{ActivationBlock, Outlier, QuantisedRows, quantise_row},
         tile::{MOST_PANELS, OutlierWeights, Panel, TileOutput, multiply_tile},
     },
+    memory::grow,
     parallel::{DisjointMut, Team},
 };
 use std::{mem::MaybeUninit, ops::Range};
@@ -75,7 +76,7 @@ impl Activations {
         source: &impl RowSource,
     ) {
         let width = self.width;
-        grow(&mut self.values, num_rows * width, 0.0);
+        grow(&mut self.values, num_rows * width);
         let values = DisjointMut::new(&mut self.values);
         team.for_each_item(num_rows, |_, row| {
             // SAFETY: a row belongs to one task.
@@ -93,9 +94,9 @@ impl Activations {
     ) {
         let (width, num_blocks, most_outliers) =
             (self.width, self.width.div_ceil(BLOCK), Outlier::most(self.width));
-        grow(&mut self.blocks, num_rows * num_blocks, ActivationBlock::ZERO);
-        grow(&mut self.outliers, num_rows * most_outliers, Outlier::ZERO);
-        grow(&mut self.num_outliers, num_rows, 0);
+        grow(&mut self.blocks, num_rows * num_blocks);
+        grow(&mut self.outliers, num_rows * most_outliers);
+        grow(&mut self.num_outliers, num_rows);
         let blocks = DisjointMut::new(&mut self.blocks);
         let outliers = DisjointMut::new(&mut self.outliers);
         let counts = DisjointMut::new(&mut self.num_outliers);
@@ -111,7 +112,7 @@ impl Activations {
                     &mut counts.part(part(1))[0],
                 )
             };
-            grow(memory, width, 0.0);
+            grow(memory, width);
             let memory = &mut memory[..width];
             *count = instructions.run(QuantiseRow { source, row, memory, blocks, outliers });
         });
@@ -127,12 +128,6 @@ impl Activations {
             num_outliers: &self.num_outliers,
         };
         (&self.values, quantised, &mut self.workers)
-    }
-}
-
-fn grow<T: Clone>(buffer: &mut Vec<T>, length: usize, value: T) {
-    if buffer.len() < length {
-        buffer.resize(length, value);
     }
 }
 
