@@ -1,7 +1,7 @@
 //! Memory for what every step reads: weights, keys and values; and buffers that keep the size they had to have.
 //!
-//! The former comes from the system in mappings that ask for large pages, as far as the system has them. In small pages the
-//! processor looks up the address of each 4 KiB that it reads, and that takes longer than reading them.
+//! The former comes from the system in mappings that ask for large pages, as far as the system has them. In small pages
+//! the processor looks up the address of each 4 KiB that it reads, and that takes longer than reading them.
 #![allow(unsafe_code, reason = "arrays are disjoint parts of a shared mapping")]
 
 use bytemuck::Zeroable;

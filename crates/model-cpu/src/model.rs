@@ -204,7 +204,7 @@ impl Forward<'_> {
                 let source = Normalised { rows: residual, weights: &layer.attention_norm, epsilon };
                 inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
                 let query_key_value = &mut query_key_value[part(&rows, qkv_width)];
-                layer.query_key_value.apply(instructions, team, inputs, num_rows, query_key_value, false);
+                layer.query_key_value.apply(instructions, team, inputs, query_key_value, false);
                 let angles_of = part(&rows, config.head_dim / 2);
                 let angles = Angles { cosines: &cosines[angles_of.clone()], sines: &sines[angles_of] };
                 self.rotate_and_store(layer, &writer, query_key_value, &places[rows], angles);
@@ -236,13 +236,13 @@ impl Forward<'_> {
                 };
                 inputs.fill(instructions, team, num_rows, query_width, self.form, &source);
                 let residual = &mut residual[part(&rows, hidden)];
-                layer.output.apply(instructions, team, inputs, num_rows, residual, true);
+                layer.output.apply(instructions, team, inputs, residual, true);
 
                 let source = Normalised { rows: residual, weights: &layer.feed_forward_norm, epsilon };
                 inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
-                layer.gate_up.apply(instructions, team, inputs, num_rows, gate_up, false);
+                layer.gate_up.apply(instructions, team, inputs, gate_up, false);
                 inputs.fill(instructions, team, num_rows, inner, self.form, &Gated { rows: gate_up });
-                layer.down.apply(instructions, team, inputs, num_rows, residual, true);
+                layer.down.apply(instructions, team, inputs, residual, true);
             }
         }
 
@@ -255,7 +255,7 @@ impl Forward<'_> {
             inputs.fill(instructions, team, num_rows, hidden, self.form, &source);
             grow(logits, num_rows * config.vocab_size);
             let rows = &mut logits[..num_rows * config.vocab_size];
-            head.apply(instructions, team, inputs, num_rows, rows, false);
+            head.apply(instructions, team, inputs, rows, false);
             rows.chunks_exact_mut(config.vocab_size).for_each(&mut *take_row);
         }
     }
@@ -374,13 +374,7 @@ impl RowSource for Plain<'_> {
 
     #[inline(always)]
     fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize) {
-        let row = match self.chosen {
-            Some(chosen) => chosen.get(row).copied(),
-            None => Some(row),
-        };
-        if let Some(row) = row {
-            prefetch(lanes, self.rows, row * width..(row + 1) * width);
-        }
+        prefetch(lanes, self.values(row, width), 0..width);
     }
 }
 

@@ -26,6 +26,7 @@ const MOST_ROWS: usize = 6;
 /// Rows of inputs of products, in the form that the matrices want.
 #[derive(Default)]
 pub(crate) struct Activations {
+    num_rows: usize,
     width: usize,
     values: Vec<f32>,
     blocks: Vec<ActivationBlock>,
@@ -60,22 +61,16 @@ impl Activations {
         form: FormKind,
         source: &impl RowSource,
     ) {
-        self.width = width;
+        (self.num_rows, self.width) = (num_rows, width);
         self.workers.resize_with(team.num_workers(), WorkerMemory::default);
         match form {
-            FormKind::Full => self.fill_values(instructions, team, num_rows, source),
-            FormKind::FourBit | FormKind::EightBit => self.fill_blocks(instructions, team, num_rows, source),
+            FormKind::Full => self.fill_values(instructions, team, source),
+            FormKind::FourBit | FormKind::EightBit => self.fill_blocks(instructions, team, source),
         }
     }
 
-    fn fill_values(
-        &mut self,
-        instructions: Instructions,
-        team: &Team,
-        num_rows: usize,
-        source: &impl RowSource,
-    ) {
-        let width = self.width;
+    fn fill_values(&mut self, instructions: Instructions, team: &Team, source: &impl RowSource) {
+        let (num_rows, width) = (self.num_rows, self.width);
         grow(&mut self.values, num_rows * width);
         let values = DisjointMut::new(&mut self.values);
         team.for_each_item(num_rows, |_, row| {
@@ -85,15 +80,9 @@ impl Activations {
         });
     }
 
-    fn fill_blocks(
-        &mut self,
-        instructions: Instructions,
-        team: &Team,
-        num_rows: usize,
-        source: &impl RowSource,
-    ) {
-        let (width, num_blocks, most_outliers) =
-            (self.width, self.width.div_ceil(BLOCK), Outlier::most(self.width));
+    fn fill_blocks(&mut self, instructions: Instructions, team: &Team, source: &impl RowSource) {
+        let (num_rows, width) = (self.num_rows, self.width);
+        let (num_blocks, most_outliers) = (width.div_ceil(BLOCK), Outlier::most(width));
         grow(&mut self.blocks, num_rows * num_blocks);
         grow(&mut self.outliers, num_rows * most_outliers);
         grow(&mut self.num_outliers, num_rows);
@@ -114,7 +103,8 @@ impl Activations {
             };
             grow(memory, width);
             let memory = &mut memory[..width];
-            *count = instructions.run(QuantiseRow { source, row, memory, blocks, outliers });
+            let next = (row + 1 < num_rows).then_some(row + 1);
+            *count = instructions.run(QuantiseRow { source, row, next, memory, blocks, outliers });
         });
     }
 
@@ -143,8 +133,7 @@ pub(crate) trait RowSource: Sync {
         memory
     }
 
-    /// Asks the cache for what a row of `width` values is made of, if there is such a row. Other processors wrote parts
-    /// of it just before.
+    /// Asks the cache for what a row of `width` values is made of. Other processors wrote parts of it just before.
     fn prefetch<L: Lanes>(&self, lanes: L, row: usize, width: usize);
 }
 
@@ -166,6 +155,8 @@ impl<S: RowSource> Kernel for WriteRow<'_, S> {
 struct QuantiseRow<'a, S> {
     source: &'a S,
     row: usize,
+    /// The row that most likely follows on the same thread.
+    next: Option<usize>,
     memory: &'a mut [f32],
     blocks: &'a mut [ActivationBlock],
     outliers: &'a mut [Outlier],
@@ -177,7 +168,9 @@ impl<S: RowSource> Kernel for QuantiseRow<'_, S> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> usize {
-        self.source.prefetch(lanes, self.row + 1, self.memory.len());
+        if let Some(next) = self.next {
+            self.source.prefetch(lanes, next, self.memory.len());
+        }
         let values = self.source.row(lanes, self.row, self.memory);
         quantise_row(lanes, values, self.blocks, self.outliers)
     }
@@ -244,16 +237,16 @@ impl Projection {
         &self.parts[0].matrix
     }
 
-    /// Writes the products of the first `num_rows` rows to `out`, or adds them to it.
+    /// Writes the products of all rows of `inputs` to `out`, or adds them to it.
     pub(crate) fn apply(
         &self,
         instructions: Instructions,
         team: &Team,
         inputs: &mut Activations,
-        num_rows: usize,
         out: &mut [f32],
         accumulate: bool,
     ) {
+        let num_rows = inputs.num_rows;
         let (values, rows, workers) = inputs.parts();
         let workers = DisjointMut::new(workers);
         let output = Output {

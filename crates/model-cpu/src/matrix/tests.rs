@@ -115,9 +115,9 @@ fn check_products(set: Instructions) {
             let mut inputs = Activations::default();
             inputs.fill(set, &team, num_rows, in_features, form, &Rows(&values));
             let mut outputs = vec![f32::NAN; num_rows * out_features];
-            projection.apply(set, &team, &mut inputs, num_rows, &mut outputs, false);
+            projection.apply(set, &team, &mut inputs, &mut outputs, false);
             let mut twice = outputs.clone();
-            projection.apply(set, &team, &mut inputs, num_rows, &mut twice, true);
+            projection.apply(set, &team, &mut inputs, &mut twice, true);
             for (row, (outputs, twice)) in
                 outputs.chunks(out_features).zip(twice.chunks(out_features)).enumerate()
             {
